@@ -1,0 +1,77 @@
+"""Where things lie in the release layout of the Natural Scenes Dataset, said once."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from neuroigc._validation import InputError
+
+__all__ = [
+    "BETA_VERSION",
+    "HEMISPHERES",
+    "beta_folder",
+    "beta_path",
+    "design_path",
+    "label_folder",
+    "ncsnr_path",
+    "stim_info_path",
+    "stimuli_path",
+    "subject_label",
+]
+
+HEMISPHERES = {"left": "lh", "right": "rh"}
+BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
+
+StrPath = str | os.PathLike[str]
+
+
+def subject_label(subject: int | str) -> str:
+    """Return the two-digit label of 1, "1", "01", "subj01" or "sub-01"."""
+    match = re.fullmatch(r"(?:subj?-?)?0*([1-9][0-9]*)", str(subject))
+    if match is None:
+        raise InputError("subject", expected="a number such as 1 or 'subj01'", got=repr(subject))
+    return f"{int(match[1]):02d}"
+
+
+def beta_folder(root: StrPath, subject: int | str, space: str, beta_version: str) -> Path:
+    """Return the folder with one subject's betas in one space."""
+    subject = f"subj{subject_label(subject)}"
+    return Path(root) / "nsddata_betas" / "ppdata" / subject / space / beta_version
+
+
+def beta_path(
+    root: StrPath, subject: int | str, space: str, beta_version: str, hemisphere: str, session: int
+) -> Path:
+    """Return the file with one session's betas of one hemisphere."""
+    name = f"{HEMISPHERES[hemisphere]}.betas_session{session:02d}.mgh"
+    return beta_folder(root, subject, space, beta_version) / name
+
+
+def ncsnr_path(
+    root: StrPath, subject: int | str, space: str, beta_version: str, hemisphere: str
+) -> Path:
+    """Return the file with the noise ceiling signal-to-noise ratio of one hemisphere."""
+    folder = beta_folder(root, subject, space, beta_version)
+    return folder / f"{HEMISPHERES[hemisphere]}.ncsnr.mgh"
+
+
+def design_path(root: StrPath) -> Path:
+    """Return the file that says which image was shown on which trial."""
+    return Path(root) / "nsddata" / "experiments" / "nsd" / "nsd_expdesign.mat"
+
+
+def stim_info_path(root: StrPath) -> Path:
+    """Return the table of all images."""
+    return Path(root) / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv"
+
+
+def stimuli_path(root: StrPath) -> Path:
+    """Return the file with the pixels of all images."""
+    return Path(root) / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+
+
+def label_folder(root: StrPath, owner: str) -> Path:
+    """Return the folder with the surface labels of ``owner``, a template or a subject."""
+    return Path(root) / "nsddata" / "freesurfer" / owner / "label"
