@@ -1,0 +1,55 @@
+"""The study that `neuroigc demo` runs: simulated data in the NSD layout, so no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuroigc._files import atomic_path, make_output_folder
+from neuroigc.cli.config import parse_config
+from neuroigc.cli.folder import StudyFolder
+
+__all__ = ["DEMO", "start_demo"]
+
+DEMO = """
+title = "Demo: a simulated study of eight subjects"
+
+[data]
+root = "data"
+layout = "nsd"
+space = "fsaverage5"
+subjects = ["01", "02", "03", "04", "05", "06", "07", "08"]
+mask = "nsdgeneral"
+test_fraction = 0.1
+truth = "truth"
+
+[rois]
+atlases = ["prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words"]
+
+[rois.merge]
+V1 = ["V1v", "V1d"]
+V2 = ["V2v", "V2d"]
+V3 = ["V3v", "V3d"]
+
+[decoding]
+features = ["luminance_contrast", "one_over_f_slope"]
+
+[encoding]
+subjects = ["01"]
+image_size = 48
+rois = ["V1", "V2", "V3", "hV4"]
+"""
+
+
+def start_demo(out, *, resume=False, progress=False):
+    """Invent the data and open the study folder around them."""
+    from neuroigc.datasets import make_study
+
+    out = make_output_folder(out, "--out")
+    config = parse_config(DEMO, base=out)
+    folder = StudyFolder.create(out, config, resume=resume)
+    done = Path(config.data.root) / "complete"
+    if not done.exists():
+        make_study(config.data.root, seed=config.seed, progress=progress)
+        with atomic_path(done) as temporary:
+            temporary.write_text("", encoding="utf-8")
+    return folder
