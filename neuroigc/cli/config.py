@@ -107,6 +107,12 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
     check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts"))
     if not config.data.subjects:
         raise InputError(f"{where} [data] subjects", expected="at least one subject", got="none")
+    for subject in config.data.subjects:
+        # Subjects become parts of file names.
+        if not (subject.isascii() and subject.isalnum()):
+            raise InputError(
+                f"{where} [data] subjects", expected="letters and digits only", got=repr(subject)
+            )
     if not 0 <= config.data.test_fraction < 1:
         raise InputError(
             f"{where} [data] test_fraction",

@@ -1,0 +1,60 @@
+"""STUDY.toml: read strictly, written back whole."""
+
+import dataclasses
+
+import pytest
+
+from neuroigc._validation import InputError
+from neuroigc.cli.config import dump_config, load_config, parse_config
+
+MINIMAL = '[data]\nroot = "data"\nsubjects = ["01"]\n[decoding]\n'
+
+
+def test_defaults_are_filled_in():
+    config = parse_config(MINIMAL)
+    assert config.data.subjects == ("01",)
+    assert config.decoding.features == ("luminance_contrast", "one_over_f_slope")
+    assert config.encoding is None
+
+
+def test_root_counts_from_the_file(tmp_path):
+    (tmp_path / "study.toml").write_text(MINIMAL)
+    assert load_config(tmp_path / "study.toml").data.root == str(tmp_path / "data")
+
+
+def test_dump_is_read_back_unchanged(tmp_path):
+    text = MINIMAL.replace("[decoding]", '[rois.merge]\n"V 1" = ["V1v", "V1d"]\n[decoding]')
+    config = parse_config(text, base=tmp_path)
+    config = dataclasses.replace(config, title='quotes " and ümlauts \\ and 🧠')
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text(dump_config(config, tmp_path / "run"), "utf-8")
+    assert 'root = "../data"' in (tmp_path / "run" / "study.toml").read_text("utf-8")
+    assert load_config(tmp_path / "run" / "study.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a", "expected valid TOML"),
+        ('[data]\nroot = "x"\n[decoding]\n', "data: expected the key 'subjects'; got nothing"),
+        (MINIMAL + "[encodin]\n", "expected keys among .*encoding.*; got 'encodin'"),
+        (MINIMAL + "tolerance = 'low'\n", "tolerance: expected a value of type float; got 'low'"),
+        (MINIMAL + "max_gradients = true\n", "expected a value of type int; got True"),
+        (MINIMAL + "features = 'contrast'\n", "features: expected a list of strings"),
+        (MINIMAL + "[encoding]\nsubjects = ['02']\n", "subjects: expected one of '01'; got '02'"),
+        (MINIMAL.replace("[decoding]", ""), r"expected a table \[decoding\] or \[encoding\]"),
+        (MINIMAL.replace('["01"]', "[]"), "expected at least one subject; got none"),
+        (MINIMAL.replace("[decoding]", 'layout = "bids"\n[decoding]'), "one of 'nsd', 'algonauts'"),
+        (MINIMAL.replace("[decoding]", "test_fraction = 1\n[decoding]"), "test_fraction: expected"),
+        ('data = "x"\n[decoding]\n', "data: expected a table; got str"),
+        (MINIMAL.replace('["01"]', '["../x"]'), "subjects: expected letters and digits"),
+    ],
+)
+def test_bad_tables_get_one_clear_error(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_config(text)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="expected a readable TOML file; got .*No such file"):
+        load_config(tmp_path / "study.toml")
