@@ -1,0 +1,313 @@
+"""Training: one loop for every network, seeded, with early stopping.
+
+Works on arrays, tensors and memory maps: only the rows of one batch are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuroigc._progress import track
+from neuroigc._validation import InputError, check_choice, check_same_length
+
+__all__ = ["Samples", "measure_scaling", "resolve_device", "seeded", "train"]
+
+# Fewer than this can be neither standardised nor batch-normalised with any sense.
+FEWEST_SAMPLES = 10
+
+LOSSES: dict[str, Callable] = {
+    "squared_error": lambda network, inputs, targets, conditions: nn.functional.mse_loss(
+        network(inputs, conditions).float(), targets
+    ),
+    "cross_entropy": lambda network, inputs, targets, conditions: nn.functional.cross_entropy(
+        network.logits(inputs, conditions).float(), targets
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of inputs, targets and conditions, standardised as they are read.
+
+    Parameters
+    ----------
+    inputs : array (n, *input_shape)
+    targets : array (n, n_outputs) or (n,) of class numbers
+    conditions : array (n,) of int, optional
+    input_scaling, target_scaling : (mean, scale), optional
+        As `measure_scaling` returns them.
+    rows : array of int, optional
+        The rows that count; all by default.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    conditions: np.ndarray | None = None
+    input_scaling: tuple | None = None
+    target_scaling: tuple | None = None
+    rows: np.ndarray = field(default=None)
+
+    def __post_init__(self):
+        n = check_same_length(inputs=self.inputs, targets=self.targets, conditions=self.conditions)
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.arange(n))
+
+    def __len__(self):
+        return len(self.rows)
+
+    def split(self, fraction, generator):
+        """Return two disjoint `Samples`, the second with ``fraction`` of the rows at random."""
+        n_second = round(fraction * len(self))
+        order = generator.permutation(self.rows)
+        first, second = np.sort(order[n_second:]), np.sort(order[:n_second])
+        parts = {name: value for name, value in vars(self).items() if name != "rows"}
+        return Samples(**parts, rows=first), Samples(**parts, rows=second)
+
+    def batches(self, batch_size, device, generator=None) -> Iterator[tuple]:
+        """Yield (inputs, targets, conditions) on ``device``; shuffled if given a generator.
+
+        Every row comes exactly once. Batches differ by at most one row in length and hold at
+        least two, because batch normalisation has nothing to go by in a batch of one.
+        """
+        rows = self.rows if generator is None else generator.permutation(self.rows)
+        for batch in np.array_split(rows, count_batches(len(rows), batch_size)):
+            batch = np.sort(batch)  # memory maps are read front to back
+            yield (
+                _standardised(_tensor(self.inputs, batch, device), self.input_scaling),
+                _standardised(_tensor(self.targets, batch, device), self.target_scaling),
+                None if self.conditions is None else _tensor(self.conditions, batch, device),
+            )
+
+
+def count_batches(n_samples, batch_size):
+    """Return the number of batches of about ``batch_size``, none smaller than two."""
+    return max(1, min(math.ceil(n_samples / batch_size), n_samples // 2))
+
+
+def train(
+    network: nn.Module,
+    samples: Samples,
+    *,
+    validation: Samples | None = None,
+    validation_fraction: float = 0.1,
+    loss: str = "squared_error",
+    max_epochs: int = 50,
+    patience: int = 10,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, list[float]]:
+    """Train ``network`` in place and leave it with its best weights, in evaluation mode.
+
+    AdamW with one learning-rate cycle (a short rise, then a cosine fall), stopped early when
+    the validation loss has not fallen for ``patience`` epochs. On CUDA with bfloat16 autocast.
+    The same seed gives the same weights (on a CPU, for the same number of threads), and the
+    caller's random number generators are left as they were.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Called with (inputs, conditions); with a method ``logits`` for the cross entropy.
+    samples : Samples
+    validation : Samples, optional
+        Used instead of a random part of ``samples``.
+    validation_fraction : float
+        Size of that part; 0 trains on everything for ``max_epochs``.
+    loss : {"squared_error", "cross_entropy"}
+    max_epochs, patience, batch_size : int
+    learning_rate : float
+        Peak of the cycle.
+    weight_decay : float
+        Of weight matrices and kernels; biases, norms and embeddings are left free.
+    device : str
+        "auto" takes a GPU if there is one.
+    seed : int
+    progress : bool
+
+    Returns
+    -------
+    history : dict of list
+        ``train_loss``, ``validation_loss`` (None without validation), ``learning_rate`` and
+        ``seconds`` since the start, one entry for each epoch.
+
+    Raises
+    ------
+    InputError
+        If there are too few samples, or an option has no meaning.
+    """
+    check_choice("loss", loss, LOSSES)
+    generator = np.random.default_rng(seed)
+    if validation is None and validation_fraction:
+        samples, validation = samples.split(validation_fraction, generator)
+    for name, part, fewest in [("inputs", samples, FEWEST_SAMPLES), ("validation", validation, 1)]:
+        if part is not None and len(part) < fewest:
+            raise InputError(name, expected=f"at least {fewest} samples", got=str(len(part)))
+    device = resolve_device(device)
+    network.to(device)
+    measure = LOSSES[loss]
+    optimizer = torch.optim.AdamW(_parameter_groups(network, weight_decay), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=learning_rate,
+        total_steps=max_epochs * count_batches(len(samples), batch_size) + 1,
+        pct_start=0.2,
+    )
+
+    def run(batch):
+        inputs, targets, conditions = batch
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return measure(network, inputs, targets, conditions)
+
+    history = {"train_loss": [], "validation_loss": [], "learning_rate": [], "seconds": []}
+    best, best_epoch, start = None, 0, time.perf_counter()
+    with seeded(seed, device):
+        for epoch in track(range(max_epochs), show=progress, label="training"):
+            network.train()
+            total = 0.0
+            for batch in samples.batches(batch_size, device, generator):
+                value = run(batch)
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                schedule.step()
+                total += value.item() * len(batch[0])
+            history["train_loss"].append(total / len(samples))
+            history["learning_rate"].append(schedule.get_last_lr()[0])
+            history["validation_loss"].append(
+                None
+                if validation is None
+                else _evaluate(network, validation, run, batch_size, device)
+            )
+            history["seconds"].append(time.perf_counter() - start)
+            if not math.isfinite(history["train_loss"][-1]):
+                raise InputError(
+                    "learning_rate",
+                    expected="one at which the training loss stays finite",
+                    got=f"{learning_rate:g}, {history['train_loss'][-1]} in epoch {epoch + 1}",
+                    fix="Lower it.",
+                )
+            if validation is None:
+                continue
+            if (
+                best is None
+                or history["validation_loss"][-1] < history["validation_loss"][best_epoch]
+            ):
+                best, best_epoch = deepcopy(network.state_dict()), epoch
+            elif epoch - best_epoch >= patience:
+                break
+    if best is not None:
+        network.load_state_dict(best)
+    network.eval()
+    return history
+
+
+def measure_scaling(array, *, argument, per_column=True, chunk_rows=4096):
+    """Return mean and standard deviation of an array, refusing what is not finite.
+
+    Parameters
+    ----------
+    array : array (n, ...)
+        Read in chunks, so that it may be a memory map larger than the memory.
+    argument : str
+        Its name in error messages.
+    per_column : bool
+        For each column of (n, n_columns), or one number for all values.
+
+    Returns
+    -------
+    mean, scale : float64 arrays, (n_columns,) or ()
+        ``scale`` is ``inf`` where there is no variation, so that standardised values are 0.
+    """
+    count, mean, squares, n_bad = 0, 0.0, 0.0, 0
+    for start in range(0, len(array), chunk_rows):
+        chunk = np.asarray(array[start : start + chunk_rows], dtype=np.float64)
+        chunk = chunk.reshape(len(chunk), -1) if per_column else chunk.reshape(-1, 1)
+        n_bad += np.size(chunk) - np.count_nonzero(np.isfinite(chunk))
+        if n_bad:
+            continue
+        # Chan's update: exact also where the mean is large against the deviation.
+        chunk_mean = chunk.mean(0)
+        shift, total = chunk_mean - mean, count + len(chunk)
+        squares = (
+            squares + ((chunk - chunk_mean) ** 2).sum(0) + shift**2 * count * len(chunk) / total
+        )
+        mean = mean + shift * len(chunk) / total
+        count = total
+    if n_bad:
+        raise InputError(
+            argument,
+            expected="finite numbers only",
+            got=f"{n_bad} values that are NaN or infinite",
+            fix="Leave those columns or rows out, knowingly.",
+        )
+    scale = np.sqrt(squares / max(count, 1))
+    scale = np.where(scale > 1e-6 * np.abs(mean), scale, np.inf)
+    return (mean, scale) if per_column else (mean[0], scale[0])
+
+
+def resolve_device(device):
+    """Return the torch device that is meant; "auto" is a GPU if there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+@contextmanager
+def seeded(seed, device):
+    """Seed torch's generators inside the block, and leave them afterwards as they were."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def _evaluate(network, samples, run, batch_size, device):
+    network.eval()
+    with torch.no_grad():
+        total = sum(
+            run(batch).item() * len(batch[0]) for batch in samples.batches(batch_size, device)
+        )
+    return total / len(samples)
+
+
+def _parameter_groups(network, weight_decay):
+    embeddings = {
+        id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)
+    }
+    decayed, free = [], []
+    for parameter in network.parameters():
+        kept = parameter.ndim < 2 or id(parameter) in embeddings
+        (free if kept else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+
+
+def _tensor(array, rows, device):
+    """Return rows as float32, or as int64 where they are integers (classes, conditions)."""
+    dtype = np.int64 if array.dtype.kind in "iu" else np.float32
+    return torch.from_numpy(np.asarray(array[rows], dtype=dtype)).to(device)
+
+
+def _standardised(values, scaling):
+    if scaling is None:
+        return values
+    mean, scale = (
+        torch.as_tensor(part, dtype=torch.float32, device=values.device) for part in scaling
+    )
+    return (values - mean) / scale
