@@ -1,0 +1,78 @@
+"""FreeSurfer MGH files of surface data, checked before a number is used."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._validation import InputError
+
+__all__ = ["open_mgh", "read_surface_vector"]
+
+HEADER_BYTES = 284
+# FreeSurfer's type codes; everything is big-endian.
+DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}
+
+
+def open_mgh(path: Path) -> np.memmap:
+    """Map an uncompressed ``.mgh`` file of surface data without reading it.
+
+    Parameters
+    ----------
+    path : Path
+        File of shape (n_vertices, 1, 1, n_frames), or with the vertices on another of the first
+        three axes.
+
+    Returns
+    -------
+    memmap of shape (n_frames, n_vertices)
+        Frames are contiguous in the file.
+
+    Raises
+    ------
+    InputError
+        If the file is no MGH file of surface data, or shorter than its header says.
+    """
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or struct.unpack(">i", head[:4]) != (1,):
+        raise InputError(str(path), expected="an MGH file", got=f"one that begins {head[:4]!r}")
+    *shape, n_frames, code = struct.unpack(">5i", head[4:])
+    n_vertices = max(shape)
+    if sorted(shape)[:2] != [1, 1] or n_frames < 1:
+        raise InputError(
+            str(path),
+            expected="surface data of shape (n_vertices, 1, 1, n_frames)",
+            got=f"shape {(*shape, n_frames)}",
+        )
+    if code not in DTYPES:
+        raise InputError(str(path), expected=f"an MGH type of {list(DTYPES)}", got=f"type {code}")
+    dtype = np.dtype(DTYPES[code])
+    expected = HEADER_BYTES + n_vertices * n_frames * dtype.itemsize
+    actual = path.stat().st_size
+    if actual < expected:
+        raise InputError(
+            str(path),
+            expected=f"at least {expected} bytes, as its header says",
+            got=f"{actual} bytes",
+            fix="The file is truncated; obtain it again.",
+        )
+    return np.memmap(path, dtype, "r", HEADER_BYTES, (n_frames, n_vertices))
+
+
+def read_surface_vector(path: Path) -> npt.NDArray[np.generic]:
+    """Read one number per vertex from ``.mgh`` or ``.mgz``; (N, 1, 1) and (1, 1, N) alike."""
+    import nibabel as nib
+
+    if path.suffix == ".mgh":
+        values = np.asarray(open_mgh(path))
+        values = values.astype(values.dtype.newbyteorder("="))
+    else:
+        values = np.asarray(nib.load(path).dataobj)
+    values = values.squeeze()
+    if values.ndim != 1:
+        raise InputError(str(path), expected="one number per vertex", got=f"shape {values.shape}")
+    return values

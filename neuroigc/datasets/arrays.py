@@ -1,0 +1,294 @@
+"""What readers hand over: plain arrays, with what is needed to know what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._validation import InputError, check_same_length
+
+__all__ = ["ArrayData", "SubjectData", "load_arrays"]
+
+GROUP_PREFIX = "groups/"
+HEMISPHERES = ("left", "right")
+
+
+@dataclass(frozen=True)
+class SubjectData:
+    """Responses of one subject to images, one row per image.
+
+    Parameters
+    ----------
+    subject : str
+        Two-digit label, as "01".
+    responses : array of shape (n_images, n_vertices), float32
+        z-scored per session and vertex, averaged over the repeats of an image. Columns are the
+        left hemisphere's kept vertices, then the right's.
+    image_ids : array of shape (n_images,), int64
+        0-based numbers of the images, ascending and unique.
+    n_repeats : array of shape (n_images,), int64, or None
+        How often each image was shown; None if the release does not say.
+    is_test : array of shape (n_images,), bool
+        True for images kept for testing.
+    vertices : dict of "left" and "right" to array of int
+        Where the columns lie on the surface.
+    space : str
+        Name of the surface, as "fsaverage".
+    n_surface_vertices, n_dropped : dict of "left" and "right" to int
+        Vertices of the whole surface; vertices asked for that were invalid (not finite, or without
+        variance) in any session and were kept out.
+    noise_ceiling : array of shape (n_vertices,), float32, or None
+        Share of variance (0 to 1) of the test images' averages that a perfect model can explain.
+    ncsnr : array of shape (n_vertices,), float32, or None
+        Signal SD over noise SD of single trials.
+    """
+
+    subject: str
+    responses: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.int64]
+    n_repeats: npt.NDArray[np.int64] | None
+    is_test: npt.NDArray[np.bool_]
+    vertices: dict[str, npt.NDArray[np.int64]]
+    space: str
+    n_surface_vertices: dict[str, int]
+    n_dropped: dict[str, int]
+    noise_ceiling: npt.NDArray[np.float32] | None = None
+    ncsnr: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        check_same_length(
+            responses=self.responses,
+            image_ids=self.image_ids,
+            n_repeats=self.n_repeats,
+            is_test=self.is_test,
+        )
+        n_columns = sum(len(self.vertices[hemisphere]) for hemisphere in HEMISPHERES)
+        for name in ("responses", "noise_ceiling", "ncsnr"):
+            values = getattr(self, name)
+            if values is not None and values.shape[-1] != n_columns:
+                raise InputError(
+                    name,
+                    expected=f"{n_columns} columns, one for each of vertices",
+                    got=f"{values.shape[-1]}",
+                )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything to one ``.npz`` file."""
+        path = Path(path)
+        make_output_folder(path.parent, "path")
+        arrays = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                arrays |= {f"{field.name}/{side}": np.asarray(value[side]) for side in HEMISPHERES}
+            elif value is not None:
+                arrays[field.name] = np.asarray(value)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SubjectData:
+        """Read what :meth:`save` wrote."""
+        arrays = _read_npz(path)
+        values: dict[str, Any] = {}
+        for name, array in arrays.items():
+            field, _, side = name.partition("/")
+            value = array.item() if array.ndim == 0 else array
+            if side:
+                values.setdefault(field, {})[side] = value
+            else:
+                values[field] = value
+        fields = {field.name for field in dataclasses.fields(cls)}
+        optional = {"n_repeats", "noise_ceiling", "ncsnr"}
+        if not fields - optional <= values.keys() <= fields:
+            raise InputError(
+                str(path), expected="a file written by SubjectData.save", got=f"{sorted(arrays)}"
+            )
+        return cls(**(dict.fromkeys(optional) | values))
+
+
+@dataclass(frozen=True)
+class ArrayData:
+    """Anyone's samples: responses, targets and what belongs to them.
+
+    Parameters
+    ----------
+    responses : array of shape (n_samples, ...)
+        Inputs of a model that decodes, outputs of one that encodes.
+    targets : array of shape (n_samples,) or (n_samples, n_targets)
+        What goes with them.
+    conditions : array of shape (n_samples,), int, or None
+        As the number of the subject.
+    groups : dict of str to indices or boolean mask over the flattened responses, or None
+        Named parts of the input; they may overlap.
+    image_ids : array of shape (n_samples,), int, or None
+        What each sample is a response to.
+    is_test : array of shape (n_samples,), bool, or None
+        Samples kept for testing.
+    """
+
+    responses: np.ndarray
+    targets: np.ndarray
+    conditions: npt.NDArray[np.int64] | None = None
+    groups: dict[str, np.ndarray] | None = None
+    image_ids: npt.NDArray[np.int64] | None = None
+    is_test: npt.NDArray[np.bool_] | None = None
+
+
+def load_arrays(
+    responses: npt.ArrayLike | str | os.PathLike[str],
+    targets: npt.ArrayLike | None = None,
+    *,
+    conditions: npt.ArrayLike | None = None,
+    groups: Mapping[str, npt.ArrayLike] | None = None,
+    image_ids: npt.ArrayLike | None = None,
+    is_test: npt.ArrayLike | None = None,
+) -> ArrayData:
+    """Check arrays of any origin and put them together.
+
+    Parameters
+    ----------
+    responses : array of shape (n_samples, ...) or path
+        Responses, or a ``.npz`` file with "responses", "targets" and optionally "conditions",
+        "image_ids", "is_test" and "groups/<name>". Memory maps stay on disk.
+    targets, conditions, groups, image_ids, is_test
+        As in :class:`ArrayData`.
+
+    Returns
+    -------
+    ArrayData
+
+    Raises
+    ------
+    InputError
+        If lengths differ, a number is not finite, a target is constant, a group points outside the
+        responses, or an image is both among the training and the test samples.
+    """
+    if isinstance(responses, (str, os.PathLike)):
+        arrays = _read_npz(responses)
+        groups = {
+            name.removeprefix(GROUP_PREFIX): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith(GROUP_PREFIX)
+        }
+        known = {"responses", "targets", "conditions", "image_ids", "is_test"}
+        if not {"responses", "targets"} <= arrays.keys() <= known:
+            raise InputError(
+                str(responses),
+                expected=f"responses, targets and at most {sorted(known)} and groups/<name>",
+                got=f"{sorted(arrays)}",
+            )
+        return load_arrays(**arrays, groups=groups or None)
+    if targets is None:
+        raise InputError("targets", expected="an array", got="None")
+    responses, targets = np.asanyarray(responses), np.asanyarray(targets)
+    if responses.ndim < 2 or targets.ndim not in (1, 2):
+        raise InputError(
+            "responses and targets",
+            expected="shapes (n_samples, n_features, ...) and (n_samples[, n_targets])",
+            got=f"{responses.shape} and {targets.shape}",
+        )
+    conditions = _optional_rows("conditions", conditions, np.int64)
+    image_ids = _optional_rows("image_ids", image_ids, np.int64)
+    is_test = _optional_rows("is_test", is_test, np.bool_)
+    check_same_length(
+        responses=responses,
+        targets=targets,
+        conditions=conditions,
+        image_ids=image_ids,
+        is_test=is_test,
+    )
+    _check_finite("responses", responses)
+    _check_finite("targets", targets)
+    _check_varies(targets)
+    if image_ids is not None and is_test is not None:
+        both = np.intersect1d(image_ids[is_test], image_ids[~is_test])
+        if len(both):
+            raise InputError(
+                "is_test",
+                expected="each image either for training or for testing",
+                got=f"{len(both)} images in both, as {both[0]}",
+                fix="Split by image, not by trial.",
+            )
+    n_features = int(np.prod(responses.shape[1:]))
+    checked = {
+        name: _check_group(name, group, n_features) for name, group in (groups or {}).items()
+    }
+    return ArrayData(responses, targets, conditions, checked or None, image_ids, is_test)
+
+
+def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, TypeError) as error:
+        # TypeError: a bare .npy array is no context manager.
+        raise InputError(
+            str(path), expected="a .npz file of plain arrays", got=f"{error}"
+        ) from error
+
+
+def _optional_rows(
+    name: str, values: npt.ArrayLike | None, dtype: type[np.generic]
+) -> np.ndarray | None:
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.ndim != 1 or not np.array_equal(array, array.astype(dtype)):
+        raise InputError(
+            name,
+            expected=f"one {np.dtype(dtype).name} per sample",
+            got=f"{array.dtype} of shape {array.shape}",
+        )
+    return array.astype(dtype)
+
+
+def _check_finite(name: str, array: np.ndarray, block_bytes: int = 2**26) -> None:
+    rows = max(1, block_bytes // max(1, array[:1].nbytes))
+    invalid = 0
+    for start in range(0, len(array), rows):
+        invalid += int((~np.isfinite(array[start : start + rows])).sum())
+    if invalid:
+        raise InputError(
+            name,
+            expected="finite numbers",
+            got=f"{invalid} that are not",
+            fix="Leave those columns or samples out; zeros in their place would be made-up data.",
+        )
+
+
+def _check_varies(targets: np.ndarray) -> None:
+    constant = np.flatnonzero(np.ptp(targets.reshape(len(targets), -1), axis=0) == 0)
+    if len(constant):
+        raise InputError(
+            "targets",
+            expected="targets that vary over samples",
+            got=f"a constant in column {constant[0]}",
+            fix="No correlation with a constant is defined.",
+        )
+
+
+def _check_group(name: str, group: npt.ArrayLike, n_features: int) -> np.ndarray:
+    array = np.asarray(group)
+    if array.dtype == bool:
+        good = array.size == n_features
+    else:
+        array = array.ravel()
+        whole = np.issubdtype(array.dtype, np.integer)
+        good = whole and array.size > 0 and array.min() >= 0 and array.max() < n_features
+    if not good:
+        raise InputError(
+            f"groups[{name!r}]",
+            expected=f"indices below {n_features} or a boolean mask of that size",
+            got=f"{array.dtype} of shape {array.shape}",
+        )
+    return array
