@@ -1,1 +1,31 @@
-"""Numbers to the brain."""
+"""Numbers to the brain: surfaces, atlases, sums over areas, maps, files and pictures."""
+
+from neuroigc.surface.atlas import Atlas, CombinedAtlas, combine
+from neuroigc.surface.atlas_files import load_atlas
+from neuroigc.surface.bids import bids_label, bids_name, write_dataset_description, write_json
+from neuroigc.surface.files import load_mask, read_map
+from neuroigc.surface.maps import SurfaceMap
+from neuroigc.surface.rois import aggregate_rois, summarise_rois
+from neuroigc.surface.spaces import SPACES, fetch_meshes, get_space, load_mesh, nest, space_of
+
+__all__ = [
+    "SPACES",
+    "Atlas",
+    "CombinedAtlas",
+    "SurfaceMap",
+    "aggregate_rois",
+    "bids_label",
+    "bids_name",
+    "combine",
+    "fetch_meshes",
+    "get_space",
+    "load_atlas",
+    "load_mask",
+    "load_mesh",
+    "nest",
+    "read_map",
+    "space_of",
+    "summarise_rois",
+    "write_dataset_description",
+    "write_json",
+]
