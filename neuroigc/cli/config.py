@@ -78,7 +78,7 @@ class StudyConfig:
 
 
 def load_config(path: str | Path) -> StudyConfig:
-    """Read STUDY.toml; a relative ``data.root`` counts from the file's own folder."""
+    """Read STUDY.toml; relative paths in it count from the file's own folder."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -121,17 +121,25 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
         )
     for subject in config.encoding.subjects if config.encoding else ():
         check_choice(f"{where} [encoding] subjects", subject, config.data.subjects)
-    root = (base / config.data.root).resolve()
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root)))
+    return _map_paths(config, lambda path: str((base / path).resolve()))
+
+
+def _map_paths(config, convert):
+    """Return ``config`` with its paths converted."""
+    data = dataclasses.replace(config.data, root=convert(config.data.root))
+    decoding = config.decoding
+    if decoding and decoding.features_file:
+        decoding = dataclasses.replace(decoding, features_file=convert(decoding.features_file))
+    return dataclasses.replace(config, data=data, decoding=decoding)
 
 
 def dump_config(config: StudyConfig, folder: str | Path) -> str:
     """Write ``config`` as TOML, with every default spelled out, to be read from ``folder``.
 
-    ``data.root`` becomes relative to ``folder``, so that a study can be moved with its data.
+    Paths become relative to ``folder``, so that a study can be moved with its data.
     """
-    table = dataclasses.asdict(config)
-    table["data"]["root"] = Path(os.path.relpath(config.data.root, folder)).as_posix()
+    relative = _map_paths(config, lambda path: Path(os.path.relpath(path, folder)).as_posix())
+    table = dataclasses.asdict(relative)
     return "\n".join(_toml_lines(table, ())) + "\n"
 
 

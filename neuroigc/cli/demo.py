@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._files import make_output_folder
 from neuroigc.cli.config import parse_config
-from neuroigc.cli.folder import StudyFolder
+from neuroigc.cli.folder import SIMULATE, StudyFolder
 
 __all__ = ["DEMO", "start_demo"]
 
@@ -45,11 +43,8 @@ def start_demo(out, *, resume=False, progress=False):
     from neuroigc.datasets import make_study
 
     out = make_output_folder(out, "--out")
-    config = parse_config(DEMO, base=out)
-    folder = StudyFolder.create(out, config, resume=resume)
-    done = Path(config.data.root) / "complete"
-    if not done.exists():
-        make_study(config.data.root, seed=config.seed, progress=progress)
-        with atomic_path(done) as temporary:
-            temporary.write_text("", encoding="utf-8")
+    folder = StudyFolder.create(out, parse_config(DEMO, base=out), resume=resume)
+    if not folder.is_done(SIMULATE):
+        with folder.running(SIMULATE):
+            make_study(folder.config.data.root, seed=folder.config.seed, progress=progress)
     return folder

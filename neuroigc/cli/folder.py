@@ -16,8 +16,10 @@ from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError
 from neuroigc.cli.config import StudyConfig, dump_config, load_config
 
-__all__ = ["STAGES", "StudyFolder"]
+__all__ = ["SIMULATE", "STAGES", "StudyFolder"]
 
+# A demo's data are made before the stages of any study.
+SIMULATE = "simulate"
 STAGES = ("prepare", "train", "attribute", "roi", "prf", "report")
 
 
@@ -125,7 +127,7 @@ class StudyFolder:
         record = {"key": self.key, "state": "running"}
         self._write_marker(stage, record)
         # What was built on an earlier run of this stage is stale from here on.
-        for later in STAGES[STAGES.index(stage) + 1 :]:
+        for later in STAGES[STAGES.index(stage) + 1 if stage in STAGES else 0 :]:
             self._marker(later).unlink(missing_ok=True)
         start = time.monotonic()
         yield keep

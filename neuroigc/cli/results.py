@@ -1,0 +1,223 @@
+"""Attributions → the tables, maps and numbers that a study is read by."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+import neuroigc
+from neuroigc._files import atomic_path
+from neuroigc.cli.folder import SIMULATE, STAGES
+from neuroigc.cli.sources import open_source
+from neuroigc.cli.study_data import (
+    HEMISPHERES,
+    common_vertices,
+    encoding_samples,
+    load_features,
+    write_table,
+)
+
+__all__ = ["area_groups", "write_prfs", "write_rois", "write_summary"]
+
+# A pRF is only as good as its encoder: those below this share of the ceiling are not summarised.
+CEILING_SHARE = 0.5
+
+
+def area_groups(folder, subject, vertices):
+    """Return the columns of each area, hemisphere by hemisphere, and of what lies in none."""
+    atlas = open_source(folder.config).atlas(subject, folder.config.rois)
+    return atlas.groups(vertices, by_hemisphere=True, elsewhere=True)
+
+
+def write_rois(folder) -> None:
+    """Write roi.tsv, decoding.tsv and the maps of integrated gradient correlation."""
+    from neuroigc.attribution import IGCResult
+    from neuroigc.surface import SurfaceMap, aggregate_rois
+
+    config = folder.config
+    _write_description(folder)
+    if not config.decoding:
+        return
+    source = open_source(config)
+    vertices = common_vertices(folder)
+    features = list(config.decoding.features)
+    areas, scores = [], []
+    for subject in config.data.subjects:
+        result = IGCResult.load(folder.attribution(subject, "decoding"))
+        areas.append(
+            aggregate_rois(
+                result.attributions,
+                source.atlas(subject, config.rois),
+                vertices,
+                subject=subject,
+                outputs=features,
+                standard_errors=dict(
+                    zip(result.group_names, result.group_standard_errors.T, strict=True)
+                ),
+            )
+        )
+        for k, feature in enumerate(features):
+            scores.append(
+                {
+                    "subject": subject,
+                    "output": feature,
+                    "r": result.correlation[k],
+                    "n_test": result.n_samples,
+                    "completeness_gap": result.completeness_gap[k],
+                    "numerical_error": result.numerical_error[k],
+                    "n_gradients": result.n_gradients,
+                }
+            )
+            SurfaceMap.from_columns(
+                result.attributions[k],
+                vertices,
+                space=config.data.space,
+                name=f"Integrated gradient correlation of {feature}",
+                units="",
+                metadata={"Correlation": float(result.correlation[k])},
+            ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
+    write_table(folder.path / "roi.tsv", pd.concat(areas))
+    write_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
+
+
+def _write_description(folder):
+    from neuroigc.surface.bids import write_dataset_description
+
+    write_dataset_description(folder.path, name=folder.config.title)
+
+
+def write_prfs(folder) -> None:
+    """Write prf.tsv and the maps of angle, eccentricity, size and r2."""
+    from neuroigc.attribution import IGCResult
+    from neuroigc.prf import fit_prf
+    from neuroigc.surface import SurfaceMap
+
+    config = folder.config
+    tables = []
+    for subject in config.encoding.subjects if config.encoding else ():
+        result = IGCResult.load(folder.attribution(subject, "encoding"))
+        samples = encoding_samples(folder, subject, held_out=True)
+        fit = fit_prf(result.attributions, extent_deg=config.data.extent_deg)
+        table = fit.to_frame()
+        table.insert(0, "subject", subject)
+        table.insert(
+            1, "hemisphere", np.repeat(HEMISPHERES, [len(samples.vertices[s]) for s in HEMISPHERES])
+        )
+        table.insert(2, "vertex", np.concatenate([samples.vertices[s] for s in HEMISPHERES]))
+        table.insert(3, "roi", _names_of_areas(folder, subject, samples.vertices))
+        table["encoder_r"] = result.correlation
+        if samples.noise_ceiling is not None:
+            table["noise_ceiling_r"] = np.sqrt(samples.noise_ceiling)
+        if config.data.truth:
+            table = table.join(_truth(folder, subject, samples.vertices))
+        tables.append(table)
+        for stat, column, units in (
+            ("angle", "angle_deg", "degrees, counter-clockwise from the right horizontal"),
+            ("eccen", "eccentricity_deg", "degrees of visual angle"),
+            ("size", "size_deg", "degrees of visual angle"),
+            ("r2", "r2", ""),
+        ):
+            SurfaceMap.from_columns(
+                table[column].to_numpy(np.float32),
+                samples.vertices,
+                space=config.data.space,
+                name=f"Population receptive field, {column}",
+                units=units,
+            ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc="prf", stat=stat)
+    if tables:
+        write_table(folder.path / "prf.tsv", pd.concat(tables))
+
+
+def _names_of_areas(folder, subject, vertices):
+    """Return the area of each column; where areas overlap, the first of the atlas."""
+    atlas = open_source(folder.config).atlas(subject, folder.config.rois)
+    names = np.full(sum(len(vertices[side]) for side in HEMISPHERES), "elsewhere", dtype=object)
+    for area, columns in reversed(atlas.groups(vertices).items()):
+        names[columns] = area
+    return names
+
+
+def _truth(folder, subject, vertices):
+    from neuroigc.datasets.simulation import load_truth
+
+    truth = load_truth(folder.config.data.root, subject)
+    return pd.DataFrame(
+        {
+            f"true_{name}": np.concatenate(
+                [truth[side][name][vertices[side]] for side in HEMISPHERES]
+            )
+            for name in ("x_deg", "y_deg", "size_deg")
+        }
+    )
+
+
+def reliable(table: pd.DataFrame, areas) -> np.ndarray:
+    """Tell which pRFs to summarise: in the areas, fitted, and with a good enough encoder."""
+    keep = table["roi"].isin(areas) & (table["status"] == "ok")
+    if "noise_ceiling_r" in table:
+        ceiling = table["noise_ceiling_r"]
+        keep &= (ceiling > 0) & (table["encoder_r"] >= CEILING_SHARE * ceiling)
+    return keep.to_numpy()
+
+
+def write_summary(folder) -> None:
+    """Write summary.json: the study in a few numbers."""
+    config = folder.config
+    features = load_features(folder)
+    records = [record for stage in (SIMULATE, *STAGES) if (record := folder.record(stage))]
+    summary = {
+        "version": neuroigc.__version__,
+        "seconds": round(sum(record.get("seconds", 0) for record in records), 1),
+        "peak_rss_mb": round(max(record.get("peak_rss_mb", 0) for record in records)),
+        "seed": config.seed,
+        "study": {
+            "title": config.title,
+            "subjects": list(config.data.subjects),
+            "simulated": config.data.truth is not None,
+            "space": config.data.space,
+            "n_images": len(features),
+            "n_held_out_images": int(features["held_out"].sum()),
+            "n_dropped_vertices": {s: _n_dropped(folder, s) for s in config.data.subjects},
+        },
+    }
+    if config.decoding:
+        scores = pd.read_csv(folder.path / "decoding.tsv", sep="\t", dtype={"subject": str})
+        summary["decoding"] = {
+            feature: {
+                "r": float(own["r"].mean()),
+                # The worst subject's, so that nothing hides in a mean.
+                "completeness_gap": float(own["completeness_gap"].abs().max()),
+                "numerical_error": float(own["numerical_error"].max()),
+                "n_gradients": float(own["n_gradients"].mean()),
+            }
+            for feature, own in scores.groupby("output", sort=False)
+        }
+        summary["study"]["n_vertices"] = sum(map(len, common_vertices(folder).values()))
+    if (folder.path / "prf.tsv").exists():
+        table = pd.read_csv(folder.path / "prf.tsv", sep="\t", dtype={"subject": str})
+        summary |= _encoding_summary(table, config.encoding.rois)
+    with atomic_path(folder.path / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _n_dropped(folder, subject):
+    with np.load(folder.prepared(subject)) as arrays:
+        return int(sum(arrays[f"n_dropped/{side}"] for side in HEMISPHERES))
+
+
+def _encoding_summary(table, areas):
+    from neuroigc.prf import compare_prfs
+
+    inside = table[table["roi"].isin(areas)]
+    summary = {"encoding": {"median_r": float(inside["encoder_r"].median())}}
+    if "noise_ceiling_r" in table:
+        summary["encoding"]["median_noise_ceiling_r"] = float(inside["noise_ceiling_r"].median())
+    kept = table[reliable(table, areas)]
+    summary["prf"] = {"n_vertices": len(kept)}
+    if "true_x_deg" in table:
+        columns = ["x_deg", "y_deg", "size_deg"]
+        truth = kept[[f"true_{name}" for name in columns]].set_axis(columns, axis=1)
+        summary["prf"] |= compare_prfs(kept[columns], truth)
+    return summary

@@ -1,0 +1,147 @@
+"""The stages of a study: each reads what earlier ones left, and leaves whole files."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from neuroigc._files import atomic_path
+from neuroigc.cli.folder import STAGES, StudyFolder
+from neuroigc.cli.results import area_groups, write_prfs, write_rois, write_summary
+from neuroigc.cli.sources import open_source
+from neuroigc.cli.study_data import decoding_samples, encoding_samples, write_features
+
+__all__ = ["run_stage", "run_stages"]
+
+
+def run_stages(folder: StudyFolder, *, resume: bool = False, progress: bool = False) -> None:
+    """Run every stage, or with ``resume`` those that are not done."""
+    for number, stage in enumerate(STAGES, start=1):
+        if resume and folder.is_done(stage):
+            continue
+        if progress:
+            print(f"[{number}/{len(STAGES)}] {stage}", file=sys.stderr)
+        run_stage(folder, stage, progress=progress)
+
+
+def run_stage(folder: StudyFolder, stage: str, *, progress: bool = False) -> None:
+    """Run one stage; the ones before it must be done."""
+    for earlier in STAGES[: STAGES.index(stage)]:
+        folder.require(earlier)
+    with folder.running(stage) as keep:
+        _ACTIONS[stage](folder, keep=keep, progress=progress)
+    if stage == STAGES[-1]:
+        write_summary(folder)  # once more, now that the time of the last stage is known
+
+
+def prepare(folder, *, keep, progress):
+    """Files → responses, areas, features and the encoders' images."""
+    config = folder.config
+    source = open_source(config)
+    for subject in config.data.subjects:
+        path = folder.prepared(subject)
+        if not (keep and path.exists()):
+            source.load(subject, progress=progress).save(path)
+        for layer in source.atlas(subject, config.rois).layers:
+            layer.to_gifti(folder.path / "labels", subject=subject)
+    write_features(folder, source)
+    for subject in config.encoding.subjects if config.encoding else ():
+        path = folder.images(subject)
+        if not (keep and path.exists()):
+            with np.load(folder.prepared(subject)) as arrays:
+                image_ids = arrays["image_ids"]
+            images = source.images(subject, image_ids, size=config.encoding.image_size)
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, images)
+
+
+def train(folder, *, keep, progress):
+    """Responses → one decoder for all subjects, and an encoder for each that shall have one."""
+    from neuroigc.models import NeuralDecoder, NeuralEncoder
+
+    config = folder.config
+    shared = {"seed": config.seed, "device": config.device, "progress": progress}
+    if config.decoding and not (keep and _model_exists(folder, "decoder")):
+        samples = decoding_samples(folder, held_out=False)
+        decoder = NeuralDecoder(**{**shared, **config.decoding.network})
+        decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
+        decoder.save(folder.model("decoder"))
+    for subject in config.encoding.subjects if config.encoding else ():
+        name = f"encoder_sub-{subject}"
+        if not (keep and _model_exists(folder, name)):
+            samples = encoding_samples(folder, subject, held_out=False)
+            encoder = NeuralEncoder(**{**shared, **config.encoding.network})
+            encoder.fit(samples.images, samples.responses)
+            encoder.save(folder.model(name))
+
+
+def _model_exists(folder, name):
+    # The description is written after the weights.
+    return folder.model(f"{name}.json").exists()
+
+
+def attribute(folder, *, keep, progress):
+    """Networks → integrated gradient correlation over the held-out images."""
+    from neuroigc.attribution import integrated_gradient_correlation
+    from neuroigc.models import NeuralDecoder, NeuralEncoder
+
+    config = folder.config
+    shared = {"device": config.device, "seed": config.seed, "progress": progress}
+    for subject in config.data.subjects if config.decoding else ():
+        path = folder.attribution(subject, "decoding")
+        if not (keep and path.exists()):
+            decoder = NeuralDecoder.load(folder.model("decoder"))
+            samples = decoding_samples(folder, held_out=True, subject=subject)
+            integrated_gradient_correlation(
+                decoder.module_,
+                samples.responses,
+                samples.features,
+                conditions=samples.conditions,
+                groups=area_groups(folder, subject, samples.vertices),
+                tolerance=config.decoding.tolerance,
+                max_gradients=config.decoding.max_gradients,
+                **shared,
+            ).save(path)
+    for subject in config.encoding.subjects if config.encoding else ():
+        path = folder.attribution(subject, "encoding")
+        if not (keep and path.exists()):
+            encoder = NeuralEncoder.load(folder.model(f"encoder_sub-{subject}"))
+            samples = encoding_samples(folder, subject, held_out=True)
+            integrated_gradient_correlation(
+                encoder.module_,
+                samples.images,
+                samples.responses,
+                pool=config.encoding.pool,
+                tolerance=config.encoding.tolerance,
+                max_gradients=config.encoding.max_gradients,
+                **shared,
+            ).save(path)
+
+
+def roi(folder, *, keep, progress):  # noqa: ARG001 - every stage is called alike
+    """Attributions → table of areas and surface maps."""
+    write_rois(folder)
+
+
+def prf(folder, *, keep, progress):  # noqa: ARG001
+    """Fit population receptive fields to the encoders' maps."""
+    write_prfs(folder)
+
+
+def report(folder, *, keep, progress):  # noqa: ARG001
+    """Study folder → summary.json and report.html."""
+    from neuroigc.reporting import write_report
+
+    write_summary(folder)
+    write_report(folder.path)
+
+
+_ACTIONS = {
+    "prepare": prepare,
+    "train": train,
+    "attribute": attribute,
+    "roi": roi,
+    "prf": prf,
+    "report": report,
+}

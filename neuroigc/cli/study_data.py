@@ -1,0 +1,182 @@
+"""Samples for the networks, put together from a study folder's prepared files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from neuroigc._files import atomic_path
+from neuroigc._validation import InputError
+from neuroigc.datasets import SubjectData, image_statistics
+
+__all__ = [
+    "HEMISPHERES",
+    "DecodingSamples",
+    "EncodingSamples",
+    "common_vertices",
+    "decoding_samples",
+    "encoding_samples",
+    "load_features",
+    "write_features",
+    "write_table",
+]
+
+HEMISPHERES = ("left", "right")
+# Full-size images of one block are in memory while their features are computed.
+IMAGE_BLOCK = 256
+
+
+class DecodingSamples(NamedTuple):
+    """Vertices → features: one row per subject and image."""
+
+    responses: np.ndarray
+    features: np.ndarray
+    conditions: np.ndarray
+    vertices: dict[str, np.ndarray]
+
+
+class EncodingSamples(NamedTuple):
+    """Images → vertices of one subject; ``noise_ceiling`` is explainable variance (0-1)."""
+
+    images: np.ndarray
+    responses: np.ndarray
+    vertices: dict[str, np.ndarray]
+    noise_ceiling: np.ndarray | None
+
+
+def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> DecodingSamples:
+    """Return samples of all subjects, or of one, at the vertices that all subjects have.
+
+    Conditions are the positions of the subjects in the study's list.
+    """
+    config = folder.config
+    features = load_features(folder)
+    vertices = common_vertices(folder)
+    parts = []
+    for number, name in enumerate(config.data.subjects):
+        if subject not in (None, name):
+            continue
+        data = SubjectData.load(folder.prepared(name))
+        table = features.loc[data.image_ids]
+        rows = np.flatnonzero(table["held_out"] == held_out)
+        values = table[list(config.decoding.features)].to_numpy(np.float64)[rows]
+        columns = _columns(data, vertices)
+        parts.append((data.responses[np.ix_(rows, columns)], values, np.full(len(rows), number)))
+    responses, values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return DecodingSamples(responses, values, conditions, vertices)
+
+
+def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
+    """Return one subject's samples, with the ceiling that repeats of these images allow."""
+    data = SubjectData.load(folder.prepared(subject))
+    images = np.load(folder.images(subject), mmap_mode="r")
+    rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
+    ceiling = None
+    if data.ncsnr is not None and data.n_repeats is not None:
+        # With mixed repeats the noise variance is the mean of 1 / n over the images.
+        noise = float(np.mean(1 / data.n_repeats[rows]))
+        ceiling = data.ncsnr**2 / (data.ncsnr**2 + noise)
+    return EncodingSamples(images[rows], data.responses[rows], data.vertices, ceiling)
+
+
+def common_vertices(folder) -> dict[str, np.ndarray]:
+    """Return the vertices that every subject has: one network serves all of them."""
+    kept = []
+    for subject in folder.config.data.subjects:
+        with np.load(folder.prepared(subject)) as arrays:
+            kept.append({side: arrays[f"vertices/{side}"] for side in HEMISPHERES})
+    common = {}
+    for side in HEMISPHERES:
+        common[side] = kept[0][side]
+        for vertices in kept[1:]:
+            common[side] = np.intersect1d(common[side], vertices[side])
+    if not sum(map(len, common.values())):
+        raise InputError(
+            "[data] subjects", expected="subjects with vertices in common", got="none in common"
+        )
+    return common
+
+
+def _columns(data, vertices):
+    """Return where ``vertices`` stand among the columns of ``data``."""
+    left = np.searchsorted(data.vertices["left"], vertices["left"])
+    right = np.searchsorted(data.vertices["right"], vertices["right"])
+    return np.concatenate([left, right + len(data.vertices["left"])])
+
+
+def load_features(folder) -> pd.DataFrame:
+    """Return the features of every image, indexed by image id, with the column ``held_out``."""
+    return pd.read_csv(folder.features, sep="\t", index_col="image_id")
+
+
+def write_features(folder, source) -> None:
+    """Compute the features of all images and choose which images are held out.
+
+    Images that a release keeps for testing are held out, and of the others a random share of
+    ``test_fraction``; all by image, so that no repeat of a test image is trained on.
+    """
+    config = folder.config
+    owner, is_test = {}, set()
+    for subject in config.data.subjects:
+        data = SubjectData.load(folder.prepared(subject))
+        owner.update(dict.fromkeys(data.image_ids.tolist(), subject))
+        is_test.update(data.image_ids[data.is_test].tolist())
+    image_ids = np.array(sorted(owner))
+    others = np.array([i for i in image_ids if i not in is_test], dtype=int)
+    chosen = np.random.default_rng(config.seed).permutation(others)
+    is_test.update(chosen[: round(config.data.test_fraction * len(others))].tolist())
+    if not 0 < len(is_test) < len(image_ids):
+        raise InputError(
+            "[data] test_fraction",
+            expected="images both to train on and to hold out",
+            got=f"{len(is_test)} of {len(image_ids)} held out",
+        )
+
+    table = pd.DataFrame(index=pd.Index(image_ids, name="image_id"))
+    table["held_out"] = np.isin(image_ids, list(is_test)).astype(int)
+    subjects = np.array([owner[i] for i in image_ids])
+    blocks = []
+    for subject in config.data.subjects:
+        own = image_ids[subjects == subject]
+        for start in range(0, len(own), IMAGE_BLOCK):
+            block = own[start : start + IMAGE_BLOCK]
+            statistics = image_statistics(
+                source.images(subject, block), extent_deg=config.data.extent_deg
+            )
+            blocks.append(statistics.set_index(pd.Index(block, name="image_id")))
+    table = table.join(pd.concat(blocks))
+    if config.decoding and config.decoding.features_file:
+        table = table.join(_read_own_features(Path(config.decoding.features_file), image_ids))
+    for name in config.decoding.features if config.decoding else ():
+        if name not in table or name == "held_out":
+            known = ", ".join(column for column in table if column != "held_out")
+            raise InputError("[decoding] features", expected=f"some of {known}", got=repr(name))
+    write_table(folder.features, table.reset_index())
+
+
+def _read_own_features(path, image_ids):
+    try:
+        table = pd.read_csv(path, sep="\t", index_col="image_id")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "[decoding] features_file",
+            expected="a tab-separated table with a column image_id",
+            got=f"{path} ({error})",
+        ) from error
+    missing = np.setdiff1d(image_ids, table.index)
+    if len(missing):
+        raise InputError(
+            "[decoding] features_file",
+            expected="a row for every image shown",
+            got=f"none for {len(missing)} of them, such as image {missing[0]}",
+        )
+    return table
+
+
+def write_table(path, table: pd.DataFrame) -> None:
+    """Write a tab-separated table, missing values as n/a as in BIDS."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", float_format="%.7g")
