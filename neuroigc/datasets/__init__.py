@@ -1,1 +1,41 @@
 """Files to arrays."""
+
+from typing import Any
+
+from neuroigc.datasets.algonauts import (
+    load_algonauts,
+    load_algonauts_images,
+    load_algonauts_rois,
+)
+from neuroigc.datasets.arrays import ArrayData, SubjectData, load_arrays
+from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
+from neuroigc.datasets.mnist import load_mnist
+from neuroigc.datasets.nsd import load_nsd
+from neuroigc.datasets.stimuli import image_statistics, load_nsd_images, prepare_image
+
+__all__ = [
+    "ArrayData",
+    "SubjectData",
+    "image_statistics",
+    "list_manifests",
+    "load_algonauts",
+    "load_algonauts_images",
+    "load_algonauts_rois",
+    "load_arrays",
+    "load_manifest",
+    "load_mnist",
+    "load_nsd",
+    "load_nsd_images",
+    "make_study",
+    "prepare_image",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Only those who simulate need what simulating needs.
+    if name == "make_study":
+        from neuroigc.datasets.simulation import make_study
+
+        return make_study
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from neuroigc._validation import InputError
 __all__ = [
     "BETA_VERSION",
     "HEMISPHERES",
+    "SURFACE_VERTICES",
     "beta_folder",
     "beta_path",
     "design_path",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 HEMISPHERES = {"left": "lh", "right": "rh"}
+SURFACE_VERTICES = {"fsaverage": 163842, "fsaverage6": 40962, "fsaverage5": 10242}
 BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
 
 StrPath = str | os.PathLike[str]

@@ -16,8 +16,10 @@ from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, StrPath
+from neuroigc.datasets.algonauts_export import write_algonauts
 
 __all__ = [
+    "write_algonauts",
     "write_betas",
     "write_experiment",
     "write_labels",

@@ -16,12 +16,11 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import open_mgh, read_surface_vector
-from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, StrPath
+from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import SubjectData
 
 __all__ = ["load_nsd"]
 
-SURFACE_VERTICES = {"fsaverage": 163842, "fsaverage6": 40962, "fsaverage5": 10242}
 BLOCK_VERTICES = 4096
 BLOCK_TRIALS = 64
 

@@ -1,0 +1,224 @@
+"""The Algonauts 2023 challenge: NSD responses averaged over repeats, one row per image file.
+
+Gifford et al. 2023, arXiv 2301.03198.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._validation import InputError, check_choice
+from neuroigc.datasets._mappings import read_mapping
+from neuroigc.datasets._paths import HEMISPHERES, SURFACE_VERTICES, StrPath, subject_label
+from neuroigc.datasets.arrays import SubjectData
+from neuroigc.datasets.stimuli import prepare_image
+
+__all__ = ["load_algonauts", "load_algonauts_images", "load_algonauts_rois"]
+
+BLOCK_ROWS = 256
+SPLITS = {"training": "train", "test": "test"}
+
+
+def load_algonauts(
+    root: StrPath,
+    subject: int | str,
+    *,
+    mask: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+) -> SubjectData:
+    """Load one subject's responses, which come z-scored per session and averaged over repeats.
+
+    Parameters
+    ----------
+    root : path
+        Folder with ``subj01``, ``subj02``, ...
+    subject : int or str
+        1, "01" or "subj01".
+    mask : dict of "left" and "right" to bool array of shape (n_surface_vertices,), optional
+        Vertices to load, among those of the challenge. By default all of the challenge's.
+
+    Returns
+    -------
+    SubjectData
+        ``n_repeats``, ``ncsnr`` and ``noise_ceiling`` are None, for the release does not hold
+        them. The responses to the test images are withheld from the public; where there is a
+        ``test_split/test_fmri`` its rows come too, with ``is_test`` true.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or truncated, or numbers of images, responses and vertices differ.
+    """
+    label = subject_label(subject)
+    folder = Path(root) / f"subj{label}"
+    splits = [
+        split for split in SPLITS if split == "training" or _fmri(folder, split, "lh").exists()
+    ]
+    ids = {split: np.array(list(_image_files(folder, split)), dtype=np.int64) for split in splits}
+    all_ids = np.concatenate(list(ids.values()))
+    order = np.argsort(all_ids, kind="stable")
+    if (np.diff(all_ids[order]) == 0).any():
+        raise InputError(str(folder), expected="each image once", got="one twice")
+    # Row of each split's k-th file in the result, which ascends by image.
+    rank = np.argsort(order)
+    rows = dict(zip(splits, np.split(rank, [len(ids["training"])]), strict=False))
+
+    challenge = {side: _challenge_mask(folder, prefix) for side, prefix in HEMISPHERES.items()}
+    columns, vertices, n_surface, n_dropped = {}, {}, {}, {}
+    for side, inside in challenge.items():
+        wanted = inside if mask is None else inside & _checked_mask(mask, side, inside)
+        columns[side], vertices[side] = np.flatnonzero(wanted[inside]), np.flatnonzero(wanted)
+        n_surface[side] = len(inside)
+    n_left = len(columns["left"])
+    responses = np.empty((len(all_ids), n_left + len(columns["right"])), dtype=np.float32)
+    parts = {"left": slice(0, n_left), "right": slice(n_left, None)}
+    for side, part in parts.items():
+        for split in splits:
+            path = _fmri(folder, split, HEMISPHERES[side])
+            data = _open_npy(path, (len(ids[split]), int(challenge[side].sum())))
+            for start in range(0, len(data), BLOCK_ROWS):
+                block = slice(start, start + BLOCK_ROWS)
+                responses[rows[split][block], part] = data[block][:, columns[side]]
+    valid = np.isfinite(responses).all(axis=0) & (np.ptp(responses, axis=0) != 0)
+    if not valid.any():
+        raise InputError("mask", expected="at least one vertex with valid data", got="none")
+    for side, part in parts.items():
+        n_dropped[side] = int((~valid[part]).sum())
+        vertices[side] = vertices[side][valid[part]]
+    spaces = {count: space for space, count in SURFACE_VERTICES.items()}
+    return SubjectData(
+        subject=label,
+        responses=responses if valid.all() else responses[:, valid],
+        image_ids=all_ids[order],
+        n_repeats=None,
+        is_test=order >= len(ids["training"]),
+        vertices=vertices,
+        space=spaces.get(n_surface["left"], "unknown"),
+        n_surface_vertices=n_surface,
+        n_dropped=n_dropped,
+    )
+
+
+def load_algonauts_images(
+    root: StrPath,
+    subject: int | str,
+    *,
+    split: str = "training",
+    size: int | None = None,
+    gray: bool = True,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Load the images of one subject's training or test split.
+
+    Parameters
+    ----------
+    root, subject
+        As in :func:`load_algonauts`.
+    split : {"training", "test"}
+        Which images.
+    size, gray
+        As in :func:`neuroigc.datasets.prepare_image`.
+
+    Returns
+    -------
+    images : array of shape (n_images, size, size), float32, 0 to 1
+        Or (n_images, 3, size, size) if not ``gray``.
+    image_ids : array of shape (n_images,), int64
+        0-based numbers of the images, ascending: the rows of :func:`load_algonauts` of this split.
+    """
+    from PIL import Image
+
+    check_choice("split", split, SPLITS)
+    files = _image_files(Path(root) / f"subj{subject_label(subject)}", split)
+    images: npt.NDArray[np.float32] | None = None
+    image_ids = sorted(files)
+    for row, number in enumerate(image_ids):
+        with Image.open(files[number]) as image:
+            pixels = prepare_image(np.asarray(image.convert("RGB")), size=size, gray=gray)
+        if images is None:
+            images = np.empty((len(files), *pixels.shape), dtype=np.float32)
+        images[row] = pixels
+    return images, np.array(image_ids, dtype=np.int64)
+
+
+def load_algonauts_rois(
+    root: StrPath, subject: int | str, class_name: str
+) -> tuple[dict[str, npt.NDArray[np.int32]], dict[int, str]]:
+    """Load the regions of one class, as "prf-visualrois" or "floc-faces".
+
+    Not all regions exist in all subjects and hemispheres; empty ones are normal.
+
+    Returns
+    -------
+    labels : dict of "left" and "right" to array of shape (n_surface_vertices,), int32
+        0 outside the regions and outside the challenge's vertices.
+    table : dict of int to str
+        The names. Those of the release are pickled; they are read without unpickling.
+    """
+    folder = Path(root) / f"subj{subject_label(subject)}" / "roi_masks"
+    labels = {}
+    for side, prefix in HEMISPHERES.items():
+        path = folder / f"{prefix}.{class_name}_fsaverage_space.npy"
+        labels[side] = np.array(_open_npy(path), dtype=np.int32)
+    table = read_mapping(folder, class_name)
+    unnamed = {int(x) for v in labels.values() for x in np.unique(v) if x} - table.keys()
+    if unnamed:
+        raise InputError(
+            class_name, expected="a name for every label", got=f"none for {sorted(unnamed)}"
+        )
+    return labels, table
+
+
+def _fmri(folder: Path, split: str, prefix: str) -> Path:
+    return folder / f"{split}_split" / f"{split}_fmri" / f"{prefix}_{split}_fmri.npy"
+
+
+def _image_files(folder: Path, split: str) -> dict[int, Path]:
+    """Return the image files by 0-based NSD number, in the order of the rows."""
+    images = folder / f"{split}_split" / f"{split}_images"
+    pattern = re.compile(rf"{SPLITS[split]}-\d+_nsd-(\d+)\.png")
+    files = {
+        int(match[1]): path
+        for path in sorted(images.glob("*.png"))
+        if (match := pattern.fullmatch(path.name))
+    }
+    if not files:
+        raise InputError(
+            "root", expected=f"{SPLITS[split]}-NNNN_nsd-NNNNN.png in {images}", got="none"
+        )
+    return files
+
+
+def _challenge_mask(folder: Path, prefix: str) -> npt.NDArray[np.bool_]:
+    path = folder / "roi_masks" / f"{prefix}.all-vertices_fsaverage_space.npy"
+    return np.asarray(_open_npy(path)) != 0
+
+
+def _checked_mask(
+    mask: Mapping[str, npt.NDArray[np.bool_]], side: str, inside: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    given = np.asarray(mask[side]) if side in mask else np.empty(0)
+    if given.dtype != bool or given.shape != inside.shape:
+        raise InputError(
+            f"mask[{side!r}]",
+            expected=f"bool of shape {inside.shape}",
+            got=f"{given.dtype} of shape {given.shape}",
+        )
+    return given
+
+
+def _open_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    try:
+        data = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(str(path), expected="a whole .npy file", got=f"{error}") from error
+    if shape is not None and data.shape != shape:
+        raise InputError(
+            str(path),
+            expected=f"shape {shape}, images by vertices of the challenge",
+            got=f"{data.shape}",
+        )
+    return data
