@@ -1,0 +1,232 @@
+"""The methods paragraph, written from the parameters of the run, and the works it cites."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+import numpy as np
+
+from neuroigc._validation import InputError
+from neuroigc.reporting.numbers import feature_name, format_number, is_known, join_words
+from neuroigc.reporting.study import Study
+
+__all__ = ["REFERENCES", "cite", "methods_paragraphs", "read_attribution_settings"]
+
+REFERENCES = {
+    "igc": "Lelièvre, P., & Chen, C.-C. (2024). Integrated Gradient Correlation: a Dataset-wise "
+    "Attribution Method. arXiv:2404.13910.",
+    "ig": "Sundararajan, M., Taly, A., & Yan, Q. (2017). Axiomatic attribution for deep networks. "
+    "ICML 2017. arXiv:1703.01365.",
+    "nsd": "Allen, E. J., St-Yves, G., Wu, Y., et al. (2022). A massive 7T fMRI dataset to bridge "
+    "cognitive neuroscience and artificial intelligence. Nature Neuroscience, 25, 116–126. "
+    "doi:10.1038/s41593-021-00962-x.",
+    "algonauts": "Gifford, A. T., Lahner, B., Saba-Sadiya, S., et al. (2023). The Algonauts "
+    "Project 2023 Challenge: How the human brain makes sense of natural scenes. arXiv:2301.03198.",
+    "fsaverage": "Fischl, B., Sereno, M. I., Tootell, R. B. H., & Dale, A. M. (1999). "
+    "High-resolution intersubject averaging and a coordinate system for the cortical surface. "
+    "Human Brain Mapping, 8, 272–284.",
+    "batchnorm": "Ioffe, S., & Szegedy, C. (2015). Batch normalization: accelerating deep network "
+    "training by reducing internal covariate shift. ICML 2015. arXiv:1502.03167.",
+    "mish": "Misra, D. (2020). Mish: a self regularized non-monotonic activation function. "
+    "BMVC 2020. arXiv:1908.08681.",
+    "adamw": "Loshchilov, I., & Hutter, F. (2019). Decoupled weight decay regularization. "
+    "ICLR 2019. arXiv:1711.05101.",
+    "prf": "Dumoulin, S. O., & Wandell, B. A. (2008). Population receptive field estimates in "
+    "human visual cortex. NeuroImage, 39, 647–660.",
+    "css": "Kay, K. N., Winawer, J., Mezer, A., & Wandell, B. A. (2013). Compressive spatial "
+    "summation in human visual cortex. Journal of Neurophysiology, 110, 481–494.",
+}
+_CITATION = re.compile(r"\[@(" + "|".join(REFERENCES) + r")\]")
+_ACTIVATIONS = {"mish": "Mish activations [@mish]", "relu": "ReLU activations"}
+
+
+def cite(paragraphs: list[str]) -> tuple[list[list[tuple[str, int | None]]], list[str]]:
+    """Number the citations of ``paragraphs`` in the order in which they come.
+
+    Returns
+    -------
+    pieces : list of list of (str, int or None)
+        Per paragraph its text in pieces, each with the number of the work cited behind it.
+    references : list of str
+        The works, in the order of their numbers.
+    """
+    order: list[str] = []
+    paragraphs_in_pieces = []
+    for paragraph in paragraphs:
+        parts = _CITATION.split(paragraph)  # text, key, text, key, ..., text
+        pieces = []
+        for text, key in zip(parts[::2], [*parts[1::2], None], strict=True):
+            if key is not None and key not in order:
+                order.append(key)
+            pieces.append((text, None if key is None else order.index(key) + 1))
+        paragraphs_in_pieces.append(pieces)
+    return paragraphs_in_pieces, [REFERENCES[key] for key in order]
+
+
+def methods_paragraphs(study: Study) -> list[str]:
+    """Describe the run as a methods section would; what is not recorded is not mentioned."""
+    paragraphs = [
+        _data(study),
+        _decoding(study) if study.summary.get("decoding") else "",
+        _attribution(study),
+        _encoding(study) if study.summary.get("encoding") or study.summary.get("prf") else "",
+    ]
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def read_attribution_settings(study: Study, kind: str) -> dict:
+    """Return the settings saved with the first attribution of ``kind``, {} if there is none."""
+    import json
+
+    paths = [path for (_, what), path in study.attributions.items() if what == kind]
+    if not paths:
+        return {}
+    try:
+        with np.load(paths[0], allow_pickle=False) as file:
+            settings = json.loads(str(file["settings"])) if "settings" in file else {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            paths[0].name,
+            expected="a saved attribution (.npz)",
+            got=str(error),
+            fix="Run the stage again that writes it.",
+        ) from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _data(study):
+    data, about = study.settings.get("data", {}), study.summary.get("study", {})
+    layout, n = data.get("layout", ""), len(study.subjects)
+    who = f"{n} {'subject' if n == 1 else 'subjects'}" if n else "all subjects"
+    if study.simulated:
+        text = (
+            f"Data of {who} were simulated in the layout of the Natural Scenes Dataset [@nsd]: "
+            "vertices respond to the local contrast energy of images through a population "
+            "receptive field with compressive spatial summation [@css], plus noise."
+        )
+    elif layout == "nsd":
+        text = f"We used 7T fMRI responses of {who} of the Natural Scenes Dataset [@nsd]."
+    elif layout == "algonauts":
+        text = (
+            f"We used the responses of {who} in the Algonauts 2023 release [@algonauts] of the "
+            "Natural Scenes Dataset [@nsd]."
+        )
+    else:
+        text = f"We used the responses of {who}."
+    if data.get("space", "").startswith("fsaverage"):
+        text += f" Responses lie on the {data['space']} surface [@fsaverage]"
+        text += f", within the mask {_base(data['mask'])}." if data.get("mask") else "."
+    if layout == "nsd":
+        text += (
+            " They were z-scored within session and vertex and averaged over repetitions of an "
+            "image."
+        )
+    n_images = about.get("n_images")
+    if isinstance(n_images, dict):
+        n_images = sum(value for value in n_images.values() if is_known(value))
+    if is_known(n_images):
+        text += f" In total {format_number(n_images, 0)} image responses entered."
+    return text + " Training and evaluation never shared an image."
+
+
+def _network(model, settings):
+    """Describe size and layers from what the model file, or else study.toml, says."""
+    options = {**settings.get("network", {}), **model.get("parameters", {})}
+    words = []
+    if isinstance(options.get("hidden"), list):
+        words.append(f"hidden layers of {_numbers(options['hidden'])} units")
+    if isinstance(options.get("channels"), list):
+        words.append(f"convolutions with {_numbers(options['channels'])} feature maps")
+    if is_known(options.get("n_latents")):
+        words.append(f"{options['n_latents']} units before the output")
+    if is_known(options.get("dropout")) and options["dropout"]:
+        words.append(f"dropout {options['dropout']:g}")
+    text = f" ({'; '.join(words)})" if words else ""
+    activation = _ACTIVATIONS.get(str(options.get("activation", "mish")), "")
+    return f"{text}, with batch normalisation [@batchnorm] and {activation}".removesuffix(" and ")
+
+
+def _training(model, seed):
+    options, words = model.get("parameters", {}), []
+    for key, label in {
+        "learning_rate": "peak learning rate",
+        "weight_decay": "weight decay",
+        "batch_size": "batches of",
+    }.items():
+        if is_known(options.get(key)):
+            words.append(f"{label} {options[key]:g}")
+    epochs = len(model.get("fitted", {}).get("history_", {}).get("train_loss", []))
+    words += [f"{epochs} epochs"] if epochs else []
+    words += [f"seed {seed}"] if is_known(seed) else []
+    text = " It was trained with AdamW [@adamw], stopping early on a part of the training images"
+    return text + (f" ({', '.join(words)})." if words else ".")
+
+
+def _numbers(values):
+    values = [str(value) for value in values]
+    return values[0] if len(set(values)) == 1 else join_words(values)
+
+
+def _decoding(study):
+    settings = study.settings.get("decoding", {})
+    features = join_words([feature_name(name) for name in study.summary["decoding"]])
+    model = study.models.get("decoder", {})
+    shared = ", to which the subject's identity was given as well" if len(study.subjects) > 1 else ""
+    return (
+        f"A multilayer perceptron{_network(model, settings)}, predicted {features} of the images "
+        f"from the responses of all vertices at once{shared}."
+        + _training(model, study.summary.get("seed"))
+    )
+
+
+def _attribution(study):
+    settings = {
+        **read_attribution_settings(study, "encoding"),
+        **read_attribution_settings(study, "decoding"),
+    }
+    decoding = study.settings.get("decoding", {}) or study.settings.get("encoding", {})
+    text = (
+        "Integrated Gradient Correlation (IGC) [@igc] assigns to each input its share of the "
+        "correlation r between prediction and truth: the integrated gradients [@ig] of the "
+        "input, averaged over baselines, are correlated with the true values over the data set, "
+        "so that all shares sum to r and the value of a region is the plain sum over its "
+        "vertices. Baselines were drawn from the data set itself and both ends of every path "
+        "were used"
+    )
+    text += ", always within one subject." if len(study.subjects) > 1 else "."
+    tolerance = settings.get("tolerance", decoding.get("tolerance"))
+    if is_known(tolerance):
+        text += f" Gradients were added until the relative numerical error fell below {tolerance:g}"
+        cap = settings.get("max_gradients")
+        text += f", or {cap} gradients per sample were spent." if is_known(cap) else "."
+    if is_known(settings.get("n_samples")):
+        text += f" IGC was evaluated on {format_number(settings['n_samples'], 0)} held-out samples."
+    return text
+
+
+def _encoding(study):
+    settings, data = study.settings.get("encoding", {}), study.settings.get("data", {})
+    model = next((study.models[name] for name in study.models if name.startswith("encoder")), {})
+    size, extent, pool = settings.get("image_size"), data.get("extent_deg"), settings.get("pool")
+    images = f" ({size} × {size} pixels" if is_known(size) else ""
+    if images:
+        images += f", {extent:g}° × {extent:g}° of visual angle)" if is_known(extent) else ")"
+    text = (
+        f"A convolutional encoder{_network(model, settings)}, predicted the responses of the "
+        f"vertices from grey images{images}." + _training(model, study.summary.get("seed"))
+    )
+    text += (
+        " Population receptive fields (pRFs) [@prf] were read off the IGC map of each vertex"
+    )
+    text += f", summed over {pool} × {pool} pixels," if is_known(pool) and pool > 1 else ""
+    text += " by fitting a two-dimensional Gaussian; size is its standard deviation."
+    return text + (
+        " Angles count counter-clockwise from the right horizontal meridian, and their agreement "
+        "is measured by a circular correlation."
+    )
+
+
+def _base(name):
+    # Masks and atlases may be given as paths, which say more about a machine than about a study.
+    return PurePath(str(name).replace("\\", "/")).name

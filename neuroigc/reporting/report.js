@@ -1,0 +1,35 @@
+"use strict";
+// Makes the header cells of tables into buttons that sort; without it the tables are as written.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const headers = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+    return cell.matches("th") ? cell.textContent : null; // null: not known
+  };
+  headers.forEach((header, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    header.append(button);
+    button.addEventListener("click", () => {
+      // Numbers start with the largest, names with the first of the alphabet; then it turns.
+      const before = header.getAttribute("aria-sort");
+      const ascending = before ? before === "descending" : column === 0;
+      for (const other of headers) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      const sign = ascending ? 1 : -1;
+      const rows = [...body.rows].map((row) => [value(row, column), row]);
+      rows.sort(([a], [b]) => {
+        if (a === null || b === null) return (a === null) - (b === null);
+        if (typeof a === "string") return sign * a.localeCompare(b, "en", { numeric: true });
+        return sign * (a - b);
+      });
+      body.append(...rows.map(([, row]) => row));
+    });
+  });
+  const hint = document.createElement("small");
+  hint.textContent = " A column’s name sorts by it.";
+  table.caption.append(hint);
+}

@@ -1,0 +1,280 @@
+"""What a study folder holds, read strictly where it matters and tolerant of parts never run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuroigc._validation import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ELSEWHERE", "Study", "compact", "hash_file", "read_study"]
+
+_TABLES = {
+    # file: (text columns, number columns)
+    "roi.tsv": (
+        ("subject", "hemisphere", "atlas", "roi", "output"),
+        ("igc", "standard_error", "n_vertices"),
+    ),
+    "prf.tsv": (
+        ("subject", "hemisphere", "roi", "status"),
+        ("vertex", "x_deg", "y_deg", "eccentricity_deg", "angle_deg", "size_deg", "r2"),
+    ),
+    "decoding.tsv": (("subject", "output"), ("r", "n_test")),
+}
+_KEYS = {
+    "roi.tsv": ["subject", "hemisphere", "atlas", "roi", "output"],
+    "prf.tsv": ["subject", "hemisphere", "vertex"],
+    "decoding.tsv": ["subject", "output"],
+}
+_NOT_A_NUMBER = ("", "n/a", "nan", "NaN", "NA")
+# What `neuroigc` fits receptive fields in unless it is told otherwise.
+_EARLY_AREAS = ("V1", "V2", "V3", "hV4")
+ELSEWHERE = "elsewhere"
+_RERUN = "Run the stage again that writes it."
+
+
+@dataclass(frozen=True)
+class Study:
+    """The files of one study folder, as the report needs them.
+
+    Attributes
+    ----------
+    folder : Path
+        The study folder.
+    summary : dict
+        ``summary.json``.
+    settings : dict
+        ``study.toml`` as run; empty where there is none.
+    tables : dict of str to DataFrame
+        ``roi.tsv``, ``prf.tsv`` and ``decoding.tsv``, those that exist; missing numbers are NaN.
+    maps : dict
+        (subject, description, statistic), the first two compacted, to
+        {"left": path, "right": path}.
+    labels : dict
+        Compacted subject to a list of {"left": path, "right": path}, one for each atlas.
+    attributions : dict
+        (compacted subject, "decoding" or "encoding") to the path of its .npz file.
+    models : dict
+        Model name to the content of its JSON file.
+    """
+
+    folder: Path
+    summary: dict
+    settings: dict = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    maps: dict[tuple[str, str, str], dict[str, Path]] = field(default_factory=dict)
+    labels: dict[str, list[dict[str, Path]]] = field(default_factory=dict)
+    attributions: dict[tuple[str, str], Path] = field(default_factory=dict)
+    models: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What the study calls itself."""
+        about = self.summary.get("study", {})
+        return str(about.get("title") or self.settings.get("title") or "neuroigc study")
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the data were invented, so that the truth is known."""
+        return bool(self.summary.get("study", {}).get("simulated", False))
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subject labels, in the study's own order."""
+        named = self.summary.get("study", {}).get("subjects") or []
+        if named:
+            return [str(subject) for subject in named]
+        found = [table["subject"] for table in self.tables.values()]
+        return list(dict.fromkeys(subject for column in found for subject in column))
+
+    @property
+    def areas(self) -> list[str]:
+        """The areas whose receptive fields are shown, in the study's own order."""
+        prf = self.tables.get("prf.tsv")
+        there = [] if prf is None else sorted(set(prf["roi"]) - {ELSEWHERE})
+        asked = self.settings.get("encoding", {}).get("rois") or _EARLY_AREAS
+        return [area for area in asked if area in there] or there
+
+
+def read_study(folder: str | Path) -> Study:
+    """Read a study folder.
+
+    Files are found by listing the folder, never by building a path out of a name that stands in
+    a table, so that no name in the data can point elsewhere.
+
+    Raises
+    ------
+    InputError
+        If ``summary.json`` is missing, or a file that is there cannot be understood.
+    """
+    folder = Path(folder)
+    if not (folder / "summary.json").is_file():
+        raise InputError(
+            "study_folder",
+            expected="a folder with a summary.json, as `neuroigc run` leaves it",
+            got=f"no summary.json in {folder}",
+            fix="Run the study first, or name its folder.",
+        )
+    models = sorted((folder / "models").glob("*.json"))
+    return Study(
+        folder=folder,
+        summary=_read_summary(folder / "summary.json"),
+        settings=_read_settings(folder / "study.toml"),
+        tables={name: _read_table(folder / name) for name in _TABLES if (folder / name).is_file()},
+        maps=_find_maps(folder),
+        labels=_find_labels(folder),
+        attributions=_find_attributions(folder),
+        models={path.stem: _read_json(path) for path in models},
+    )
+
+
+def compact(name: str) -> str:
+    """Return what BIDS file names leave of a name: letters and digits, here in lower case."""
+    return re.sub(r"[^A-Za-z0-9]", "", name).lower()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path.name, expected="valid JSON", got=str(error), fix=_RERUN) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            path.name, expected="a JSON object", got=f"a {type(content).__name__}", fix=_RERUN
+        )
+    return content
+
+
+def _read_summary(path: Path) -> dict:
+    summary = _read_json(path)
+    parts = {
+        "study": summary.get("study"),
+        "encoding": summary.get("encoding"),
+        "prf": summary.get("prf"),
+        "decoding": summary.get("decoding"),
+    }
+    if isinstance(parts["decoding"], dict):
+        parts |= {f"decoding.{name}": part for name, part in parts["decoding"].items()}
+    for name, part in parts.items():
+        if part is not None and not isinstance(part, dict):
+            raise InputError(
+                f"summary.json {name}", expected="an object", got=repr(part), fix=_RERUN
+            )
+    numbers = {
+        f"{name}.{key}": value
+        for name, part in parts.items()
+        if name not in ("study", "decoding")
+        for key, value in (part or {}).items()
+    }
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InputError(
+                f"summary.json {name}", expected="a number or null", got=repr(value), fix=_RERUN
+            )
+    return {key: value for key, value in summary.items() if value is not None}
+
+
+def _read_settings(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError("study.toml", expected="valid TOML", got=str(error)) from error
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    text, numbers = _TABLES[path.name]
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8")
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(
+            path.name, expected="a table separated by tabs", got=str(error), fix=_RERUN
+        ) from error
+    missing = [name for name in (*text, *numbers) if name not in table]
+    if missing:
+        raise InputError(
+            path.name,
+            expected=f"columns {', '.join((*text, *numbers))}",
+            got=f"no {', '.join(missing)}",
+            fix=_RERUN,
+        )
+    for name in table.columns.difference(text):
+        column = table[name].mask(table[name].isin(_NOT_A_NUMBER))
+        converted = pd.to_numeric(column, errors="coerce")
+        bad = column.notna() & converted.isna()
+        if bad.any() and name in numbers:
+            raise InputError(
+                f"{path.name} {name}", expected="numbers", got=repr(column[bad].iloc[0]), fix=_RERUN
+            )
+        if not bad.any():
+            table[name] = converted
+    doubled = table[table.duplicated(_KEYS[path.name])]
+    if len(doubled):
+        first = ", ".join(map(str, doubled.iloc[0][_KEYS[path.name]]))
+        raise InputError(
+            path.name,
+            expected=f"one row for each {', '.join(_KEYS[path.name])}",
+            got=f"{len(doubled)} repeated rows, the first for {first}",
+            fix=_RERUN,
+        )
+    return table
+
+
+_HEMISPHERES = {"L": "left", "R": "right"}
+_MAP = re.compile(
+    r"sub-(?P<subject>.+)_hemi-(?P<hemi>[LR])_.*desc-(?P<desc>[^_]+)_stat-(?P<stat>[^_]+)"
+    r"_statmap\.shape\.gii"
+)
+_LABEL = re.compile(r"sub-(?P<subject>.+)_hemi-(?P<hemi>[LR])_(?P<rest>.*dseg)\.label\.gii")
+_ATTRIBUTION = re.compile(r"sub-(?P<subject>.+)_(?P<kind>decoding|encoding)\.npz")
+
+
+def _find_maps(folder):
+    found: dict[tuple[str, str, str], dict[str, Path]] = {}
+    for path in sorted(folder.glob("sub-*/*.shape.gii")):
+        match = _MAP.fullmatch(path.name)
+        if match:
+            key = (compact(match["subject"]), compact(match["desc"]), match["stat"])
+            found.setdefault(key, {})[_HEMISPHERES[match["hemi"]]] = path
+    return {key: sides for key, sides in found.items() if len(sides) == 2}
+
+
+def _find_labels(folder):
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for path in sorted((folder / "labels").glob("*.label.gii")):
+        match = _LABEL.fullmatch(path.name)
+        if match:
+            key = (compact(match["subject"]), match["rest"])
+            found.setdefault(key, {})[_HEMISPHERES[match["hemi"]]] = path
+    labels: dict[str, list[dict[str, Path]]] = {}
+    for (subject, _), sides in found.items():
+        if len(sides) == 2:
+            labels.setdefault(subject, []).append(sides)
+    return labels
+
+
+def _find_attributions(folder):
+    found = {}
+    for path in sorted((folder / "attributions").glob("*.npz")):
+        match = _ATTRIBUTION.fullmatch(path.name)
+        if match:
+            found[compact(match["subject"]), match["kind"]] = path
+    return found
