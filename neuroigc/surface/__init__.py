@@ -5,6 +5,8 @@ from neuroigc.surface.atlas_files import load_atlas
 from neuroigc.surface.bids import bids_label, bids_name, write_dataset_description, write_json
 from neuroigc.surface.files import load_mask, read_map
 from neuroigc.surface.maps import SurfaceMap
+from neuroigc.surface.plotting import plot_surface_map, plot_surface_overview
+from neuroigc.surface.roi_plots import plot_roi_bars
 from neuroigc.surface.rois import aggregate_rois, summarise_rois
 from neuroigc.surface.spaces import SPACES, fetch_meshes, get_space, load_mesh, nest, space_of
 
@@ -23,6 +25,9 @@ __all__ = [
     "load_mask",
     "load_mesh",
     "nest",
+    "plot_roi_bars",
+    "plot_surface_map",
+    "plot_surface_overview",
     "read_map",
     "space_of",
     "summarise_rois",

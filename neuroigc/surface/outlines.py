@@ -1,0 +1,129 @@
+"""Borders of areas as lines: between vertices of different labels, not along faces."""
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+__all__ = ["boundary_lines", "label_position", "visible_parts"]
+
+
+def boundary_lines(labels, coordinates, faces, *, smoothing=3):
+    """Trace the borders between differently labelled vertices.
+
+    A border crosses every edge whose ends differ in its middle, so it keeps each vertex on the
+    side of its own label. Each border is traced once, from junction to junction where three
+    areas meet.
+
+    Parameters
+    ----------
+    labels : int array (n_vertices,)
+        0 is an area like any other here.
+    coordinates : array (n_vertices, n_dimensions)
+        Of the mesh to draw on; further columns are carried along.
+    faces : int array (n_faces, 3)
+        Its faces.
+    smoothing : int
+        Passes of a three-point average along the line; its ends stay. 0 for none.
+
+    Returns
+    -------
+    list of array (n_points, n_dimensions)
+        Closed lines repeat their first point.
+    """
+    nodes, segments = _segments(labels, coordinates, faces)
+    lines = [nodes[chain] for chain in _chains(segments, len(nodes))]
+    return [_smooth(line, smoothing) for line in lines]
+
+
+def _segments(labels, coordinates, faces):
+    """Return points and the pairs of them that are joined, face by face."""
+    corners = labels[faces]
+    mixed = faces[(corners != corners[:, [1, 2, 0]]).any(axis=1)]
+    edges = np.sort(mixed[:, [[0, 1], [1, 2], [2, 0]]], axis=2)
+    crossed = labels[edges[..., 0]] != labels[edges[..., 1]]
+    unique, number = np.unique(edges[crossed], axis=0, return_inverse=True)
+    points = np.full(edges.shape[:2], -1)
+    points[crossed] = number.reshape(-1)
+    middles = coordinates[unique].mean(axis=1)
+
+    junction = crossed.all(axis=1)  # three labels meet: join all three middles to the centre
+    pairs = points[~junction][crossed[~junction]].reshape(-1, 2)
+    centres = len(middles) + np.arange(junction.sum())
+    spokes = np.stack([points[junction].reshape(-1), np.repeat(centres, 3)], axis=1)
+    nodes = np.concatenate([middles, coordinates[mixed[junction]].mean(axis=1)])
+    return nodes, np.concatenate([pairs, spokes])
+
+
+def _chains(segments, n_nodes):
+    """Join segments into chains that end at junctions and rims, then the closed ones."""
+    neighbours = [[] for _ in range(n_nodes)]
+    for a, b in segments.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    chains = []
+
+    def walk(start, onward):
+        chain = [start, onward]
+        neighbours[start].remove(onward)
+        neighbours[onward].remove(start)
+        while len(neighbours[chain[-1]]) == 1 and not ends[chain[-1]]:
+            last = chain[-1]
+            onward = neighbours[last].pop()
+            neighbours[onward].remove(last)
+            chain.append(onward)
+        chains.append(chain)
+
+    ends = [len(near) != 2 for near in neighbours]
+    for node in range(n_nodes):
+        while ends[node] and neighbours[node]:
+            walk(node, neighbours[node][0])
+    for node in range(n_nodes):
+        if neighbours[node]:
+            walk(node, neighbours[node][0])
+    return chains
+
+
+def _smooth(line, passes):
+    closed = len(line) > 3 and np.array_equal(line[0], line[-1])
+    for _ in range(passes):
+        if closed:
+            ring = line[:-1]
+            ring = (np.roll(ring, 1, axis=0) + 2 * ring + np.roll(ring, -1, axis=0)) / 4
+            line = np.concatenate([ring, ring[:1]])
+        else:
+            inner = (line[:-2] + 2 * line[1:-1] + line[2:]) / 4
+            line = np.concatenate([line[:1], inner, line[-1:]])
+    return line
+
+
+def visible_parts(line, visible):
+    """Cut a line (n_points, ...) into its runs of visible points, of at least two each."""
+    cuts = np.flatnonzero(np.diff(visible.astype(int))) + 1
+    parts = np.split(np.arange(len(line)), cuts)
+    return [line[part] for part in parts if visible[part[0]] and len(part) > 1]
+
+
+def label_position(members, others, placed, size):
+    """Choose where an area's name stands: well inside, and away from other names.
+
+    Parameters
+    ----------
+    members, others : array (n, 2)
+        Visible vertices in the area and outside of it.
+    placed : list of array (2,)
+        Where other names stand.
+    size : float
+        Of the picture, in the same units.
+
+    Returns
+    -------
+    array (2,)
+        One of the members, so that the name of an area that a cut divides is in one of its parts.
+    """
+    score = np.zeros(len(members))
+    for points, wanted in ((others, 0.06 * size), (placed, 0.15 * size)):
+        if len(points):
+            distance, _ = cKDTree(points).query(members)
+            score += np.minimum(distance / wanted, 1)
+    # Among equals, the one in the middle.
+    off_centre = np.linalg.norm(members - np.median(members, axis=0), axis=1)
+    return members[np.argmax(score - 0.2 * off_centre / size)]
