@@ -201,12 +201,12 @@ def test_missing_session(study):
     path.unlink()
     with pytest.raises(InputError, match=rf"the file {path}; got no .* right sessions .* \[1, 3\]"):
         load_nsd(study, 2, space=SPACE)
-    with pytest.raises(InputError, match="lh.betas_session09.mgh; got no such file"):
+    with pytest.raises(InputError, match=r"lh.betas_session09.mgh; got no such file"):
         load_nsd(study, 2, space=SPACE, sessions=[1, 9])
 
 
 def test_no_betas_at_all(study):
-    with pytest.raises(InputError, match="session files .* in .*subj01.*got none"):
+    with pytest.raises(InputError, match=r"session files .* in .*subj01.*got none"):
         load_nsd(study, 1, space=SPACE)
 
 
@@ -319,7 +319,7 @@ def test_mgh_of_a_volume_or_strange_type(tmp_path):
     with pytest.raises(InputError, match="surface data of shape"):
         open_mgh(path)
     path.write_bytes(struct.pack(">7i", 1, 4, 1, 1, 1, 9, 0).ljust(999, b"\0"))
-    with pytest.raises(InputError, match="an MGH type .* got type 9"):
+    with pytest.raises(InputError, match=r"an MGH type .* got type 9"):
         open_mgh(path)
 
 
@@ -340,8 +340,6 @@ def test_surface_vectors(tmp_path, suffix, shape):
 def test_real_group_labels(real_data):
     counts = {"lh": [2736, 6218, 1451, 1227, 1144], "rh": [2452, 6058, 1347, 1600, 1251]}
     for prefix, expected in counts.items():
-        labels = read_surface_vector(
-            real_data / "nsd_group_rois" / f"{prefix}.highlevelvisual.mgz"
-        )
+        labels = read_surface_vector(real_data / "nsd_group_rois" / f"{prefix}.highlevelvisual.mgz")
         assert labels.shape == (163842,)
         np.testing.assert_array_equal(np.bincount(labels.astype(int))[1:], expected)

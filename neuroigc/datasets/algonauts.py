@@ -62,7 +62,7 @@ def load_algonauts(
     all_ids = np.concatenate(list(ids.values()))
     order = np.argsort(all_ids, kind="stable")
     if (np.diff(all_ids[order]) == 0).any():
-        raise InputError(str(folder), expected="each image once", got="one twice")
+        raise InputError(str(folder), expected="each image in one split", got="one in both")
     # Row of each split's k-th file in the result, which ascends by image.
     rank = np.argsort(order)
     rows = dict(zip(splits, np.split(rank, [len(ids["training"])]), strict=False))
@@ -180,14 +180,21 @@ def _image_files(folder: Path, split: str) -> dict[int, Path]:
     """Return the image files by 0-based NSD number, in the order of the rows."""
     images = folder / f"{split}_split" / f"{split}_images"
     pattern = re.compile(rf"{SPLITS[split]}-\d+_nsd-(\d+)\.png")
-    files = {
-        int(match[1]): path
+    named = [
+        (match[1], path)
         for path in sorted(images.glob("*.png"))
         if (match := pattern.fullmatch(path.name))
-    }
-    if not files:
+    ]
+    if not named:
         raise InputError(
             "root", expected=f"{SPLITS[split]}-NNNN_nsd-NNNNN.png in {images}", got="none"
+        )
+    files = {int(number): path for number, path in named}
+    if len(files) < len(named):
+        raise InputError(
+            str(images),
+            expected="each image once",
+            got=f"{len(named)} files of {len(files)} images",
         )
     return files
 

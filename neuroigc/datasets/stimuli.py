@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,22 +44,13 @@ def prepare_image(
     -------
     array of shape (size, size), float32, or (3, size, size) if not ``gray``
     """
-    from PIL import Image
-
     scaled = np.asarray(pixels, dtype=np.float32) / 255
     planes = (scaled @ LUMA)[None] if gray else scaled.transpose(2, 0, 1)
     if size is not None:
         if not 0 < size <= min(planes.shape[1:]):
             raise InputError("size", expected=f"1 to {min(planes.shape[1:])} pixels", got=f"{size}")
-        # In floating point, because pillow rounds each pass over 8-bit pixels.
-        planes = np.stack(
-            [
-                Image.fromarray(np.ascontiguousarray(plane)).resize(
-                    (size, size), Image.Resampling.BOX
-                )
-                for plane in planes
-            ]
-        )
+        rows, columns = (_area_weights(n, size) for n in planes.shape[1:])
+        planes = rows @ planes @ columns.T
     # Rounding may leave white a hair above 1.
     planes = np.clip(planes, 0, 1)
     return planes[0] if gray else planes
@@ -165,6 +157,19 @@ def image_statistics(
     return table
 
 
+@lru_cache(maxsize=8)
+def _area_weights(n: int, size: int) -> npt.NDArray[np.float32]:
+    """Return (size, n): the share of each of n old pixels in each new one, along one axis.
+
+    Image libraries sample the area at the centres of old pixels, which is uneven where the
+    new size does not divide the old.
+    """
+    edges = np.arange(size + 1)[:, None] * n / size
+    old = np.arange(n)
+    overlap = np.minimum(edges[1:], old + 1) - np.maximum(edges[:-1], old)
+    return (np.clip(overlap, 0, None) * size / n).astype(np.float32)
+
+
 def _rings(height: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the ring of each coefficient, -1 outside the range, and each ring's frequency."""
     side = min(height, width)
@@ -202,5 +207,5 @@ def _slopes(
 
 
 def _hann(n: int) -> npt.NDArray[np.float64]:
-    """Periodic Hann window."""
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)
+    """Hann window centred on the image, so that mirrored images are treated alike."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)

@@ -1,0 +1,274 @@
+"""The Algonauts layout: the same study, read another way; and pickles that are not obeyed."""
+
+import contextlib
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from neuroigc._validation import InputError
+from neuroigc.datasets import (
+    load_algonauts,
+    load_algonauts_images,
+    load_algonauts_rois,
+    load_nsd,
+    load_nsd_images,
+)
+from neuroigc.datasets.layouts import (
+    write_algonauts,
+    write_betas,
+    write_experiment,
+    write_labels,
+    write_stimuli,
+)
+
+N = {"left": 8, "right": 6}
+N_TRIALS, N_IMAGES, SPACE = 24, 30, "tiny"
+TABLE = {1: "V1v", 2: "V1d"}
+
+
+@pytest.fixture
+def study(tmp_path, rng):
+    root = tmp_path / "nsd"
+    shared = np.array([2, 30])
+    own = rng.permutation(np.setdiff1d(np.arange(1, N_IMAGES + 1), shared))
+    images = np.stack([np.r_[shared, own[:14]], np.r_[shared, own[14:]]])
+    write_experiment(
+        root,
+        master_ordering=rng.permutation(np.tile(np.arange(1, 17), 3)),
+        subject_images=images,
+        shared_images=shared,
+        trials_per_session=N_TRIALS,
+    )
+    write_stimuli(root, rng.integers(0, 256, size=(N_IMAGES, 12, 12, 3), dtype=np.uint8))
+    for subject in (1, 2):
+        for session in (1, 2):
+            betas = {
+                side: rng.normal(size=(n, N_TRIALS)).astype(np.float32) for side, n in N.items()
+            }
+            if subject == 2:
+                betas["left"][3] = np.nan
+            write_betas(root, subject, session, betas, space=SPACE)
+        labels = {side: np.arange(n) % 3 for side, n in N.items()}
+        write_labels(root, f"subj{subject:02d}", "prf-visualrois", labels, TABLE)
+    return root
+
+
+@pytest.fixture
+def export(study, tmp_path):
+    return write_algonauts(study, tmp_path / "algonauts", subjects=[1, 2], space=SPACE)
+
+
+@pytest.mark.parametrize("subject", [1, 2])
+def test_same_responses_as_nsd(study, export, subject):
+    nsd = load_nsd(study, subject, space=SPACE)
+    algonauts = load_algonauts(export, subject)
+    train = ~nsd.is_test
+    assert 0 < train.sum() < len(train)
+    np.testing.assert_array_equal(algonauts.responses, nsd.responses[train])
+    np.testing.assert_array_equal(algonauts.image_ids, nsd.image_ids[train])
+    assert not algonauts.is_test.any()
+    assert algonauts.n_repeats is None
+    assert algonauts.n_surface_vertices == N
+    for side in N:
+        np.testing.assert_array_equal(algonauts.vertices[side], nsd.vertices[side])
+
+
+def test_test_responses_on_request(study, tmp_path):
+    out = write_algonauts(study, tmp_path / "all", subjects=[1], space=SPACE, test_responses=True)
+    nsd, algonauts = load_nsd(study, 1, space=SPACE), load_algonauts(out, 1)
+    np.testing.assert_array_equal(algonauts.responses, nsd.responses)
+    np.testing.assert_array_equal(algonauts.image_ids, nsd.image_ids)
+    np.testing.assert_array_equal(algonauts.is_test, nsd.is_test)
+
+
+def test_layout_of_the_release(export):
+    folder = export / "subj01"
+    responses = np.load(folder / "training_split/training_fmri/lh_training_fmri.npy")
+    names = sorted(path.name for path in (folder / "training_split/training_images").iterdir())
+    assert responses.shape == (14, N["left"])
+    assert responses.dtype == np.float32
+    assert len(names) == 14
+    assert names[0].startswith("train-0001_nsd-")
+    assert len(names[0]) == len("train-0001_nsd-00013.png")
+    tests = sorted(path.name for path in (folder / "test_split/test_images").iterdir())
+    assert tests == ["test-0001_nsd-00001.png", "test-0002_nsd-00029.png"]
+    mask = np.load(export / "subj02/roi_masks/lh.all-vertices_fsaverage_space.npy")
+    np.testing.assert_array_equal(mask, np.arange(8) != 3)
+    challenge = np.load(export / "subj02/roi_masks/lh.prf-visualrois_challenge_space.npy")
+    np.testing.assert_array_equal(challenge, [0, 1, 2, 1, 2, 0, 1])
+
+
+def test_images(study, export):
+    images, ids = load_algonauts_images(export, 1, size=6)
+    np.testing.assert_array_equal(ids, load_algonauts(export, 1).image_ids)
+    np.testing.assert_array_equal(images, load_nsd_images(study, ids, size=6))
+    images, ids = load_algonauts_images(export, 1, split="test", gray=False)
+    np.testing.assert_array_equal(ids, [1, 29])
+    assert images.shape == (2, 3, 12, 12)
+    with pytest.raises(InputError, match="split: expected one of 'training', 'test'"):
+        load_algonauts_images(export, 1, split="validation")
+
+
+def test_mask_is_cut_with_the_challenge(export):
+    mask = {"left": np.arange(8) < 5, "right": np.zeros(6, bool)}
+    data = load_algonauts(export, 2, mask=mask)
+    np.testing.assert_array_equal(data.vertices["left"], [0, 1, 2, 4])
+    assert data.responses.shape[1] == 4
+    np.testing.assert_array_equal(data.responses, load_algonauts(export, 2).responses[:, :4])
+    with pytest.raises(InputError, match=r"mask\['right'\]: expected bool of shape \(6,\)"):
+        load_algonauts(export, 2, mask={"left": mask["left"]})
+
+
+def test_invalid_vertices_are_counted(export):
+    path = export / "subj01/training_split/training_fmri/rh_training_fmri.npy"
+    values = np.load(path)
+    values[3, 2] = np.nan
+    np.save(path, values)
+    data = load_algonauts(export, 1)
+    assert data.n_dropped == {"left": 0, "right": 1}
+    np.testing.assert_array_equal(data.vertices["right"], [0, 1, 3, 4, 5])
+    assert np.isfinite(data.responses).all()
+
+
+def test_number_of_images_and_responses_differ(export):
+    path = export / "subj01/training_split/training_fmri/rh_training_fmri.npy"
+    np.save(path, np.load(path)[:-1])
+    with pytest.raises(InputError, match=r"rh_training_fmri.npy: expected shape \(14, 6\).*13"):
+        load_algonauts(export, 1)
+
+
+def test_truncated_and_missing_files(export):
+    path = export / "subj01/training_split/training_fmri/lh_training_fmri.npy"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(InputError, match=r"lh_training_fmri.npy: expected a whole .npy file"):
+        load_algonauts(export, 1)
+    path.unlink()
+    with pytest.raises(InputError, match=r"lh_training_fmri.npy: expected a whole .npy file"):
+        load_algonauts(export, 1)
+    with pytest.raises(InputError, match=r"train-NNNN_nsd-NNNNN.png in .*subj05.*; got none"):
+        load_algonauts(export, 5)
+
+
+def test_image_named_twice(export):
+    folder = export / "subj01/training_split/training_images"
+    first = min(folder.iterdir())
+    Image.new("RGB", (12, 12)).save(folder / f"train-0099_{first.name.split('_')[1]}")
+    with pytest.raises(InputError, match="each image once"):
+        load_algonauts(export, 1)
+
+
+# Names of regions.
+
+
+def test_regions(export):
+    labels, table = load_algonauts_rois(export, 2, "prf-visualrois")
+    assert table == {0: "Unknown", **TABLE}
+    np.testing.assert_array_equal(labels["left"], [0, 1, 2, 0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(labels["right"], [0, 1, 2, 0, 1, 2])
+
+
+def as_released(folder, content, **options):
+    """Put the pickled form of the release in the place of ours."""
+    (folder / "mapping_prf-visualrois.json").unlink(missing_ok=True)
+    path = folder / "mapping_prf-visualrois.npy"
+    np.save(path, content, allow_pickle=True, **options)
+    return path
+
+
+def test_pickled_names_are_read_without_unpickling(export, monkeypatch):
+    folder = export / "subj01/roi_masks"
+    mapping = {0: "Unknown", 1: "V1v", 2: "V1d", 300: "naïve", 70000: "x" * 300}
+    as_released(folder, mapping)
+    monkeypatch.setattr(pickle, "load", None)
+    monkeypatch.setattr(pickle, "loads", None)
+    assert load_algonauts_rois(export, 1, "prf-visualrois")[1] == mapping
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickle_protocols(export, protocol):
+    folder = export / "subj01/roi_masks"
+    path = as_released(folder, {})
+    header = path.read_bytes()[:128]
+    content = np.array({0: "Unknown", 1: "V1v", 2: "V1d"}, dtype=object)
+    path.write_bytes(header + pickle.dumps(content, protocol=protocol))
+    if protocol == 2:  # asks for a codec, which numpy's own files never do
+        with pytest.raises(InputError, match=r"a call of _codecs.encode"):
+            load_algonauts_rois(export, 1, "prf-visualrois")
+    else:
+        assert load_algonauts_rois(export, 1, "prf-visualrois")[1][2] == "V1d"
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("place", ["value", "key", "top"])
+def test_pickles_that_call_something(export, tmp_path, place):
+    trap = tmp_path / "sprung"
+    mapping = {
+        "value": {0: "Unknown", 1: Malice(trap)},
+        "key": {Malice(trap): "V1v"},
+        "top": Malice(trap),
+    }[place]
+    as_released(export / "subj01/roi_masks", mapping)
+    with pytest.raises(InputError, match=r"nothing to execute; got a call of \w+\.mkdir"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({0: "Unknown", "1": "V1v"}, "names of integer labels; got .'1', 'V1v'"),
+        ({0: "Unknown", 1: 2}, r"names of integer labels; got \(1, 2\)"),
+        ({True: "V1v"}, "names of integer labels"),
+        (np.array(["V1v"], object), "nothing to execute; got an array of object of shape"),
+        (np.array([1, 2]), "nothing to execute; got an array of int64"),
+        ({1: 0.5}, "the instruction BINFLOAT"),
+    ],
+)
+def test_other_things_in_place_of_names(export, content, message):
+    as_released(export / "subj01/roi_masks", content)
+    with pytest.raises(InputError, match=message):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+
+
+@pytest.mark.parametrize("keep", [128, 140, 160, 200])
+def test_cut_pickles(export, keep):
+    path = as_released(export / "subj01/roi_masks", {0: "Unknown", 1: "V1v", 2: "V1d"})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match="one dictionary of int to str and nothing to execute"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+
+
+def test_random_damage_never_escapes(export, rng):
+    path = as_released(export / "subj01/roi_masks", {0: "Unknown", 1: "V1v", 2: "V1d"})
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(300):
+        damaged = whole.copy()
+        damaged[rng.integers(128, len(whole), size=2)] = rng.integers(0, 256, size=2)
+        path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(InputError):
+            load_algonauts_rois(export, 1, "prf-visualrois")
+
+
+def test_names_that_are_missing(export):
+    folder = export / "subj01/roi_masks"
+    path = folder / "mapping_prf-visualrois.json"
+    path.write_text(json.dumps({"0": "Unknown", "1": "V1v"}))
+    with pytest.raises(InputError, match=r"a name for every label; got none for \[2\]"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+    path.write_text("[]")
+    with pytest.raises(InputError, match=r"mapping_prf-visualrois.json: expected names of labels"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+    path.unlink()
+    with pytest.raises(InputError, match=r"expected a .json or .npy file; got neither"):
+        load_algonauts_rois(export, 1, "prf-visualrois")

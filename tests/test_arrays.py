@@ -1,0 +1,116 @@
+"""Anyone's arrays, and what is said when they do not fit."""
+
+import numpy as np
+import pytest
+
+from neuroigc._validation import InputError
+from neuroigc.datasets import SubjectData, load_arrays
+
+
+@pytest.fixture
+def samples(rng):
+    return rng.normal(size=(10, 4)).astype(np.float32), rng.normal(size=10)
+
+
+def test_arrays_are_put_together(samples):
+    responses, targets = samples
+    data = load_arrays(
+        responses,
+        targets,
+        conditions=np.repeat([0, 1], 5),
+        groups={"V1": [0, 1], "V2": np.array([False, False, True, True]), "both": range(4)},
+        image_ids=np.arange(10.0),
+        is_test=np.arange(10) > 7,
+    )
+    assert data.responses is responses
+    np.testing.assert_array_equal(data.groups["both"], [0, 1, 2, 3])
+    assert data.groups["V2"].dtype == bool
+    assert data.image_ids.dtype == np.int64
+    assert data.is_test.sum() == 2
+
+
+def test_optional_things_stay_none(samples):
+    data = load_arrays(*samples)
+    assert data.conditions is data.groups is data.image_ids is data.is_test is None
+
+
+def test_from_a_file(samples, tmp_path):
+    responses, targets = samples
+    path = tmp_path / "mine.npz"
+    np.savez(
+        path,
+        **{"responses": responses, "targets": targets, "conditions": np.zeros(10, int)},
+        **{"groups/V1": np.array([0, 3])},
+    )
+    data = load_arrays(path)
+    np.testing.assert_array_equal(data.responses, responses)
+    np.testing.assert_array_equal(data.groups["V1"], [0, 3])
+    assert data.conditions.dtype == np.int64
+
+
+def test_memory_maps_stay_on_disk(samples, tmp_path):
+    np.save(tmp_path / "x.npy", samples[0])
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert isinstance(load_arrays(mapped, samples[1]).responses, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": np.arange(9.0)}, "responses has 10, targets has 9"),
+        ({"targets": None}, "targets: expected an array; got None"),
+        ({"targets": np.zeros((2, 5, 1))}, "responses and targets: expected shapes"),
+        ({"targets": np.ones(10)}, "targets that vary over samples; got a constant in column 0"),
+        ({"targets": np.c_[np.arange(10), np.ones(10)]}, "got a constant in column 1"),
+        ({"targets": np.r_[np.nan, np.arange(9)]}, "targets: expected finite numbers; got 1 "),
+        ({"responses": np.full((10, 4), np.inf)}, "responses: expected finite numbers; got 40 "),
+        ({"responses": np.arange(10.0)}, "responses and targets: expected shapes"),
+        ({"conditions": np.linspace(0, 1, 10)}, "conditions: expected one int64 per sample"),
+        ({"is_test": np.zeros((10, 1), bool)}, "is_test: expected one bool per sample"),
+        ({"groups": {"V1": [4]}}, r"groups\['V1'\]: expected indices below 4"),
+        ({"groups": {"V1": [-1]}}, r"groups\['V1'\]: expected indices below 4"),
+        ({"groups": {"V1": []}}, r"groups\['V1'\]: expected indices below 4"),
+        ({"groups": {"V1": np.ones(3, bool)}}, r"groups\['V1'\].* got bool of shape \(3,\)"),
+        (
+            {"image_ids": np.repeat(np.arange(5), 2), "is_test": np.arange(10) % 2 == 0},
+            "is_test: expected each image either .* got 5 images in both, as 0",
+        ),
+    ],
+)
+def test_what_does_not_fit(samples, change, message):
+    with pytest.raises(InputError, match=message):
+        load_arrays(**({"responses": samples[0], "targets": samples[1]} | change))
+
+
+def test_files_that_are_something_else(samples, tmp_path):
+    np.savez(tmp_path / "x.npz", responses=samples[0], labels=samples[1])
+    with pytest.raises(InputError, match=r"x.npz: expected responses, targets and at most"):
+        load_arrays(tmp_path / "x.npz")
+    np.save(tmp_path / "x.npy", samples[0])
+    with pytest.raises(InputError, match=r"expected a .npz file of plain arrays"):
+        load_arrays(tmp_path / "x.npy")
+    with pytest.raises(InputError, match=r"none.npz: expected a .npz file of plain arrays"):
+        load_arrays(tmp_path / "none.npz")
+    np.savez(tmp_path / "pickled.npz", responses=np.array({}, object), targets=samples[1])
+    with pytest.raises(InputError, match=r"pickled.npz: expected a .npz file of plain arrays"):
+        load_arrays(tmp_path / "pickled.npz")
+    with pytest.raises(InputError, match=r"expected a file written by SubjectData.save"):
+        SubjectData.load(tmp_path / "x.npz")
+
+
+def test_subject_data_checks_its_columns():
+    common = {
+        "subject": "01",
+        "image_ids": np.arange(3),
+        "n_repeats": None,
+        "is_test": np.zeros(3, bool),
+        "vertices": {"left": np.arange(2), "right": np.arange(2)},
+        "space": "fsaverage5",
+        "n_surface_vertices": {"left": 9, "right": 9},
+        "n_dropped": {"left": 0, "right": 0},
+    }
+    SubjectData(responses=np.zeros((3, 4), np.float32), **common)
+    with pytest.raises(InputError, match="responses: expected 4 columns, one for each of vertices"):
+        SubjectData(responses=np.zeros((3, 5), np.float32), **common)
+    with pytest.raises(InputError, match="the same number of samples"):
+        SubjectData(responses=np.zeros((4, 4), np.float32), **common)
