@@ -22,6 +22,7 @@ SLOPE_MEAN, SLOPE_SD = -1.05, 0.25  # log amplitude against log spatial frequenc
 CONTRAST_RANGE = (0.07, 0.25)  # SD of grey levels
 CATEGORY_PROBABILITY = 0.3
 N_LEAVES, N_CORNERS = 180, 14
+IMAGE_STREAM = 1  # sets the random numbers of images apart from those of subjects and sessions
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -53,7 +54,7 @@ def make_scene(seed: int, number: int, *, size: int) -> Scene:
     size : int
         Side of the image in pixels.
     """
-    rng = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([seed, number, IMAGE_STREAM])
     slope = SLOPE_MEAN + SLOPE_SD * rng.standard_normal()
     contrast = rng.uniform(*CONTRAST_RANGE)
     luminance = 0.47 + 0.03 * rng.standard_normal()
@@ -194,7 +195,8 @@ def _word(pen: _Pen, rng: np.random.Generator) -> None:
     for position, letter in enumerate(rng.integers(len(_LETTERS), size=n_letters)):
         for stroke in _LETTERS[letter]:
             points = np.reshape(stroke, (-1, 2)) * [0.3 / n_letters, 0.065]
-            pen.line(points + [(position + 0.25) / n_letters, 0.37], 0.14 / n_letters, -0.8)
+            start = np.array([(position + 0.25) / n_letters, 0.37])
+            pen.line(points + start, 0.14 / n_letters, -0.8)
 
 
 _STAMPS = (_body, _face, _place, _word)  # in the order of CATEGORIES
@@ -224,10 +226,8 @@ def _with_slope(image: FloatArray, slope: float) -> FloatArray:
     spectrum, frequency = fft.rfft2(image), _frequency(len(image))
     rings = np.rint(frequency).astype(int).ravel()
     used = np.arange(2, len(image) // 3)
-    amplitude = (np.bincount(rings, np.abs(spectrum).ravel()) / np.maximum(np.bincount(rings), 1))[
-        used
-    ]
-    present = np.polyfit(np.log(used), np.log(amplitude), 1)[0]
+    total = np.bincount(rings, np.abs(spectrum).ravel())[used]
+    present = np.polyfit(np.log(used), np.log(total / np.bincount(rings)[used]), 1)[0]
     return fft.irfft2(spectrum * frequency ** np.float32(slope - present), s=image.shape)
 
 

@@ -23,12 +23,13 @@ import numpy.typing as npt
 __all__ = [
     "ATLAS_TABLES",
     "MAX_ECCENTRICITY_DEG",
-    "PRF_BY_AREA",
     "N_VERTICES",
+    "PRF_BY_AREA",
     "SPACE",
     "VisualCortex",
     "area_names",
     "make_visual_cortex",
+    "mesh_coordinates",
     "visual_mask",
 ]
 
