@@ -12,7 +12,7 @@ from torch import Tensor
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.prf._search import Field, best_start, search
-from neuroigc.prf.result import PRFResult
+from neuroigc.prf.result import STATUSES, PRFResult
 
 __all__ = ["fit_prf", "pixel_centres"]
 
@@ -196,10 +196,10 @@ def _fit_batch(maps: Tensor, field: Field, max_iterations: int) -> dict[str, np.
     centred = maps * (1 / scale)
     mean = centred.mean((1, 2), keepdim=True)
     centred -= mean
-    norm = torch.linalg.vector_norm(centred, dim=(1, 2), keepdim=True)
+    norm = torch.linalg.vector_norm(centred, dim=(1, 2), keepdim=True, dtype=torch.float64)
     rounding = 10 * torch.finfo(maps.dtype).eps * math.sqrt(field.n_pixels)
     rows = (finite & (norm[:, 0, 0] > rounding)).nonzero()[:, 0]
-    unit = centred.mul_(1 / norm)[rows]
+    unit = centred.mul_((1 / norm).to(maps.dtype))[rows]
 
     fit, settled = search(unit, field, best_start(unit, field), max_iterations)
     x, y, log_size = fit.parameters.T
@@ -213,15 +213,15 @@ def _fit_batch(maps: Tensor, field: Field, max_iterations: int) -> dict[str, np.
         "offset": (mean - amplitude * fit.mean) * scale,
         "r2": (fit.correlation**2).clamp_max(1),
     }
-    status = np.where(finite.cpu(), "flat", "not_finite")
-    at_bound = (fit.parameters <= field.lower) | (fit.parameters >= field.upper)
-    fit_status = np.where(at_bound.any(1).cpu(), "at_bound", "ok")
-    fit_status = np.where(settled.cpu(), fit_status, "not_converged")
+    at_bound = ((fit.parameters <= field.lower) | (fit.parameters >= field.upper)).any(1)
     positive = fit.correlation > 0
-    status = status.astype("<U13")
-    status[rows.cpu()] = np.where(positive.cpu(), fit_status, "flat")
+    code = torch.where(finite, STATUSES.index("flat"), STATUSES.index("not_finite"))
+    fitted_code = torch.where(at_bound, STATUSES.index("at_bound"), STATUSES.index("ok"))
+    fitted_code[~settled] = STATUSES.index("not_converged")
+    fitted_code[~positive] = STATUSES.index("flat")
+    code[rows] = fitted_code
 
-    columns = {"status": status}
+    columns = {"status": np.array(STATUSES)[code.cpu().numpy()]}
     for name, values in fitted.items():
         column = torch.full((len(maps),), math.nan, dtype=torch.float64, device=maps.device)
         column[rows] = torch.where(positive, values, math.nan)
