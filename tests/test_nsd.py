@@ -1,6 +1,7 @@
 """The NSD reader against files read by other means, and against files that are wrong."""
 
 import struct
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -128,7 +129,7 @@ def test_invalid_vertices_are_kept_out_and_counted(study, betas):
     expected = reference(study, betas)
     betas["left"][1][2] = np.nan  # a whole session
     betas["left"][2][4, 5] = np.inf  # one trial
-    betas["right"][0][1] = 0.1  # a constant that no mean hits exactly
+    betas["right"][0][1] = 0.1  # a constant
     for s in range(N_SESSIONS):
         session = {side: values[s] for side, values in betas.items()}
         write_betas(study, 2, s + 1, session, space=SPACE)
@@ -191,6 +192,32 @@ def test_progress_does_not_change_the_result(study, capsys):
     np.testing.assert_array_equal(
         load_nsd(study, 2, space=SPACE, progress=True).responses, quiet.responses
     )
+
+
+def test_memory_holds_the_result_and_little_more(tmp_path, rng):
+    """No session stays, and nothing is copied to leave vertices out."""
+    n_vertices, n_trials, n_sessions = 3000, 40, 24
+    n = n_trials * n_sessions
+    write_experiment(
+        tmp_path,
+        master_ordering=np.arange(1, n + 1),
+        subject_images=[np.arange(1, n + 1)],
+        shared_images=[1],
+        trials_per_session=n_trials,
+    )
+    for session in range(1, n_sessions + 1):
+        betas = rng.normal(size=(n_vertices, n_trials)).astype(np.float32)
+        betas[::5, 0] = np.nan
+        write_betas(tmp_path, 1, session, {"left": betas, "right": betas}, space=SPACE)
+    load_nsd(tmp_path, 1, space=SPACE, sessions=[1])  # what is imported once
+    tracemalloc.start()
+    data = load_nsd(tmp_path, 1, space=SPACE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert data.responses.shape == (n, 2 * 2400)
+    allocated = n * 2 * n_vertices * 4
+    # A quarter more is enough for one session and its blocks in double precision.
+    assert peak < 1.25 * allocated
 
 
 # Files that are wrong.

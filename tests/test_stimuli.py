@@ -43,9 +43,9 @@ def test_slope_ignores_contrast_brightness_and_turning(rng):
 
 def test_slope_of_a_piece_with_cut_edges(rng):
     """A window keeps borders, where a piece of an image does not meet itself, out of it."""
-    pieces = noise(rng, 1.5, 256, 8)[:, 40:168, 40:168]
+    pieces = noise(rng, 2.0, 256, 8)[:, 40:168, 40:168]
     slopes = image_statistics(pieces)["one_over_f_slope"]
-    assert slopes.mean() == pytest.approx(-1.5, abs=0.06)
+    assert slopes.mean() == pytest.approx(-2, abs=0.06)
 
 
 def test_contrast_is_the_standard_deviation(rng):

@@ -288,10 +288,10 @@ def _zscore(betas: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         block = betas[:, part].astype(np.float64)
         good = np.isfinite(block).all(axis=0)
         block[:, ~good] = 0
-        # A rounded mean gives constants a tiny SD, so look at the range.
-        good &= np.ptp(block, axis=0) > 0
         block -= block.mean(axis=0)
         deviation = np.sqrt((block**2).mean(axis=0))
+        # Sums of float32 are exact in float64, so constants come out as exactly zero.
+        good &= deviation > 0
         betas[:, part] = np.where(good, block / np.where(good, deviation, 1), 0)
         valid[part] = good
     return valid
