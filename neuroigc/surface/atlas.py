@@ -255,7 +255,7 @@ def combine(atlases, *, name="combined"):
     if len(set(spaces.values())) != 1:
         raise InputError("atlases", expected="atlases of one surface", got=str(spaces))
     combined = CombinedAtlas(name, layers)
-    doubles = sorted({roi for roi in combined.names if combined.names.count(roi) > 1})
+    doubles = dict.fromkeys(roi for roi in combined.names if combined.names.count(roi) > 1)
     if doubles:
         raise InputError(
             "atlases",

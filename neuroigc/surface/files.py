@@ -1,5 +1,6 @@
 """Surface files to arrays and back: MGH/MGZ, GIFTI, FreeSurfer annotations and colour tables."""
 
+import gzip
 import os
 import zlib
 from collections.abc import Mapping
@@ -99,9 +100,9 @@ def read_map(path):
     """
     path = Path(path)
     if path.name.endswith((".mgh", ".mgz")):
-        values = _read(path, lambda image: np.asarray(image.dataobj))
+        values = _guard(path, lambda: _read_mgh(path))
     elif path.name.endswith((".gii", ".gii.gz")):
-        arrays = _read(path, lambda image: [np.asarray(array.data) for array in image.darrays])
+        arrays = [np.asarray(array.data) for array in _read_gifti(path).darrays]
         if len(arrays) != 1:
             raise InputError(str(path), expected="one map", got=f"{len(arrays)} data arrays")
         values = arrays[0]
@@ -169,7 +170,7 @@ def read_labels(path):
     labels = as_labels(read_map(path), str(path))
     table = None
     if path.name.endswith((".gii", ".gii.gz")):
-        table = _read(path, lambda image: image.labeltable.get_labels_as_dict()) or None
+        table = _read_gifti(path).labeltable.get_labels_as_dict() or None
     if table is not None:
         table = {int(key): str(name) for key, name in table.items()}
         nothing = [key for key, name in table.items() if key <= 0 or _is_background(name)]
@@ -206,10 +207,7 @@ def read_color_table(path):
     dict of int to str
         Without the background.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("table", expected="a file", got=f"nothing at {path}")
-    table = {}
+    path, table = Path(path), {}
     for number, line in enumerate(_guard(path, lambda: path.read_text("utf-8")).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -286,16 +284,24 @@ def _is_background(name):
     return name.strip().lower() in _BACKGROUND
 
 
-def _read(path, take):
-    import nibabel
+def _read_mgh(path):
+    from nibabel import MGHImage
 
-    if not path.is_file():
-        raise InputError("path", expected="a file", got=f"nothing at {path}")
-    return _guard(path, lambda: take(nibabel.load(path)))
+    # All bytes at once: only then is the checksum of a .mgz looked at.
+    with (gzip.open if path.name.endswith(".mgz") else open)(path, "rb") as file:
+        return np.asarray(MGHImage.from_bytes(file.read()).dataobj)
+
+
+def _read_gifti(path):
+    from nibabel import GiftiImage
+
+    return _guard(path, lambda: GiftiImage.from_filename(path))
 
 
 def _guard(path, read):
     """Return ``read()``, turning the many ways in which a damaged file fails into one."""
+    if not path.is_file():
+        raise InputError("path", expected="a file", got=f"nothing at {path}")
     from xml.parsers.expat import ExpatError
 
     from nibabel.filebasedimages import ImageFileError

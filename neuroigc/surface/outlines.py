@@ -59,26 +59,21 @@ def _chains(segments, n_nodes):
     for a, b in segments.tolist():
         neighbours[a].append(b)
         neighbours[b].append(a)
+    ends = [len(near) != 2 for near in neighbours]
     chains = []
 
-    def walk(start, onward):
-        chain = [start, onward]
-        neighbours[start].remove(onward)
-        neighbours[onward].remove(start)
-        while len(neighbours[chain[-1]]) == 1 and not ends[chain[-1]]:
-            last = chain[-1]
-            onward = neighbours[last].pop()
-            neighbours[onward].remove(last)
+    def walk(start):
+        chain = [start]
+        while neighbours[chain[-1]] and (len(chain) == 1 or not ends[chain[-1]]):
+            onward = neighbours[chain[-1]].pop()
+            neighbours[onward].remove(chain[-1])
             chain.append(onward)
         chains.append(chain)
 
-    ends = [len(near) != 2 for near in neighbours]
-    for node in range(n_nodes):
-        while ends[node] and neighbours[node]:
-            walk(node, neighbours[node][0])
-    for node in range(n_nodes):
-        if neighbours[node]:
-            walk(node, neighbours[node][0])
+    for open_only in (True, False):
+        for node in range(n_nodes):
+            while neighbours[node] and (ends[node] or not open_only):
+                walk(node)
     return chains
 
 

@@ -307,10 +307,11 @@ def _write_names(ax, canvas, atlas, names, hemisphere, points, seen):
 
     left, right, bottom, top = canvas.window
     size = max(right - left, top - bottom)
-    # Names near the border of the picture would be cut.
-    seen = seen & canvas.contains(points, 0.05 * size)
-    placed = []
-    members = {name: seen & atlas.mask(name, hemisphere) for name in names}
+    placed, members = [], {}
+    for name in names:
+        # So far from the border of the picture that a name of this length is not cut.
+        room = canvas.contains(points, max(0.05, 0.011 * len(name)) * size)
+        members[name] = seen & room & atlas.mask(name, hemisphere)
     for name, member in sorted(members.items(), key=lambda item: item[1].sum()):
         if not member.any():
             continue
