@@ -31,7 +31,10 @@ def make_report_study(
             "title": "A made-up study",
             "subjects": list(subjects),
             "simulated": simulated,
-            "n_images": dict.fromkeys(subjects, 1200),
+            "space": "fsaverage5",
+            "n_images": 9600,
+            "n_held_out_images": 1240,
+            "n_dropped_vertices": dict.fromkeys(subjects, 0),
         },
     }
     if features:
@@ -81,7 +84,7 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
             columns = []
             for side in ("left", "right"):
                 values = rng.normal(0, 1e-4, len(vertices[side]))
-                for area in dict.fromkeys(names[side]):
+                for area in [*AREAS, "bodies", "elsewhere"]:
                     inside = names[side] == area
                     share = planned.get(area, 0.02) / 2 * rng.normal(1, 0.1)
                     values[inside] += share / inside.sum()
@@ -99,8 +102,11 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
                 name=f"IGC of {feature}",
                 units="correlation per vertex",
             )
-            surface_map.to_gifti(folder / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
-    columns = "subject hemisphere atlas roi output igc standard_error n_vertices".split()
+            surface_map.to_gifti(
+                folder / f"sub-{subject}", subject=subject, desc=feature, stat="igc"
+            )
+    columns = ["subject", "hemisphere", "atlas", "roi", "output"]
+    columns += ["igc", "standard_error", "n_vertices"]
     _write_table(folder / "roi.tsv", pd.DataFrame(rows, columns=columns))
     _write_table(
         folder / "decoding.tsv", pd.DataFrame(scores, columns=["subject", "output", "r", "n_test"])

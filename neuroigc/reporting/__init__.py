@@ -1,1 +1,5 @@
-"""One study folder to one page."""
+"""One study folder to one HTML page."""
+
+from neuroigc.reporting.page import write_report
+
+__all__ = ["write_report"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +10,21 @@ import numpy as np
 
 from neuroigc._validation import InputError
 from neuroigc.reporting import plots
-from neuroigc.reporting.numbers import RoiTable, feature_name, format_number, join_words
+from neuroigc.reporting.numbers import (
+    RoiTable,
+    feature_name,
+    format_number,
+    is_known,
+    join_words,
+)
 from neuroigc.reporting.study import Study, compact
 
 __all__ = ["Drawn", "Figure", "draw_decoding", "draw_encoding"]
 
-_N_EXAMPLES = 12
+_AREAS_IN_GALLERY = 4
+_REGIONS_IN_TEXT = 8
+# More colours side by side are hard to tell apart.
+_FEATURES_A_FIGURE = 4
 
 
 @dataclass(frozen=True)
@@ -59,14 +69,16 @@ def draw_decoding(study: Study, tables: list[RoiTable]) -> Drawn:
     limits = {feature: _limit(maps, feature) for feature in features}
     subjects = list(dict.fromkeys(subject for subject, _ in maps))
     for subject in subjects:
-        own = {feature: maps[subject, feature] for feature in features if (subject, feature) in maps}
+        own = {
+            feature: maps[subject, feature] for feature in features if (subject, feature) in maps
+        }
         atlas = _load_labels(study, subject)
         draw = _overviews if subject == subjects[0] else _strip
         drawn.by_subject[subject] = draw(folder, subject, own, atlas, limits)
     if not maps:
         drawn.notes.append("Maps are left out: the study folder holds no surface maps of IGC.")
     if tables:
-        drawn.shared.append(_bars(study, folder, features))
+        drawn.shared = _bars(study, folder, tables)
     else:
         drawn.notes.append("Regions are left out: there is no roi.tsv.")
     return drawn
@@ -95,7 +107,9 @@ def draw_encoding(study: Study) -> Drawn:
             drawn.by_subject[subject] = own
     drawn.shared.append(_size_eccentricity(folder, fitted, areas))
     if {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(fitted):
-        drawn.shared.append(_truth(folder, fitted, areas, "true" if study.simulated else "reference"))
+        drawn.shared.append(
+            _truth(folder, fitted, areas, "true" if study.simulated else "reference")
+        )
     else:
         drawn.notes.append("Neither truth nor reference maps are known to compare with.")
     return drawn
@@ -120,7 +134,11 @@ def _load_labels(study, subject):
     paths = study.labels.get(compact(subject))
     if not paths:
         return None
-    atlases = [load_atlas(pair) for pair in paths]
+    atlases = []
+    for pair in paths:
+        atlas = load_atlas(pair)
+        names = {key: plots.escape_math(name) for key, name in atlas.table.items()}
+        atlases.append(dataclasses.replace(atlas, table=names))
     return atlases[0] if len(atlases) == 1 else combine(atlases)
 
 
@@ -170,13 +188,19 @@ def _overviews(folder, subject, own, atlas, limits):
 
 
 def _strip(folder, subject, own, atlas, limits):
-    path = folder.draw(
-        folder.file(f"sub-{subject}", "igc", suffix=".png"), _plot_strip, own, atlas, limits
-    )
+    panels = [
+        (
+            f"{plots.escape_math(feature_name(feature))}, IGC per vertex",
+            surface_map,
+            {"cmap": "RdBu_r", "vmin": -limits[feature], "vmax": limits[feature]},
+        )
+        for feature, surface_map in own.items()
+    ]
+    path = folder.file(f"sub-{subject}", "igc", suffix=".png")
     names = join_words([feature_name(feature) for feature in own])
     return [
         Figure(
-            path,
+            folder.draw(path, plots.plot_flat_pairs, panels, atlas),
             f"IGC of {names}, subject {subject}",
             "Flattened occipital cortex, seen from outside, left and right hemisphere. "
             f"{_READ_MAP}Scales are those of the first subject's figures.",
@@ -186,50 +210,177 @@ def _strip(folder, subject, own, atlas, limits):
     ]
 
 
-def _plot_strip(own, atlas, limits):
-    """Draw the flat maps of one subject, two features to a row."""
-    from matplotlib.figure import Figure as Canvas
+def _bars(study, folder, tables):
+    from neuroigc.surface.roi_plots import plot_roi_bars
 
-    from neuroigc.surface.plotting import plot_surface_map
-
-    n_rows = -(-len(own) // 2)
-    canvas = Canvas(figsize=(7.2, 2.2 * n_rows), layout="constrained")
-    axes = canvas.subplots(n_rows, 4, squeeze=False).ravel()
-    for ax in axes[2 * len(own) :]:
-        ax.set_axis_off()
-    for index, (feature, surface_map) in enumerate(own.items()):
-        for hemisphere, ax in zip(("left", "right"), axes[2 * index : 2 * index + 2], strict=True):
-            plot_surface_map(
-                surface_map,
-                hemisphere=hemisphere,
-                mesh="flat",
-                outlines=atlas,
-                vmax=limits[feature],
-                colorbar=hemisphere == "right",
-                label="IGC per vertex",
-                title=f"{feature_name(feature)}, {hemisphere}",
-                ax=ax,
+    table = study.tables["roi.tsv"]
+    table = table.assign(
+        output=table["output"].map(feature_name).map(plots.escape_math),
+        roi=table["roi"].map(plots.escape_math),
+    )
+    names = list(dict.fromkeys(table["output"]))
+    n = max(len(one.subjects) for one in tables)
+    spread = (
+        "error bars are one standard deviation between subjects, dots the single subjects"
+        if n > 1
+        else "there is one subject, so nothing can be said about the spread between subjects"
+    )
+    figures = []
+    for start in range(0, len(names), _FEATURES_A_FIGURE):
+        shown = names[start : start + _FEATURES_A_FIGURE]
+        path = folder.draw(
+            folder.file("regions", *shown, suffix=".svg"),
+            lambda shown: plot_roi_bars(table, outputs=shown).figure,
+            shown,
+        )
+        figures.append(
+            Figure(
+                path,
+                f"What each region contributes to {join_words(shown)}",
+                "IGC summed over the vertices of each region, both hemispheres, in units of "
+                "correlation: the sum over a partition of the cortex is r. Bars are means; "
+                f"{spread}. A bar below zero takes away from the correlation. “Elsewhere” are the "
+                "vertices in none of the regions.",
+                "Bars of IGC by region; the tables below give the same numbers.",
+                "wide" if table["roi"].nunique() > _REGIONS_IN_TEXT else "text",
             )
-    return canvas
-
-
-def _bars(study, folder, features):
-    from neuroigc.surface.plotting import plot_roi_bars
-
-    n = len(study.subjects)
-    raise NotImplementedError
+        )
+    return figures
 
 
 def _gallery(study, folder, table, subject, notes):
-    return []
+    """Show the IGC maps of a few vertices: by area, near the centre and further out."""
+    path = study.attributions.get((compact(subject), "encoding"))
+    extent = study.settings.get("data", {}).get("extent_deg")
+    if path is None or not is_known(extent):
+        what = "its IGC maps" if path is None else "the size of the images in degrees"
+        notes.append(f"Example maps of subject {subject} are left out: {what} cannot be found.")
+        return []
+    own = table[table["subject"] == subject].reset_index(drop=True)
+    rows, n_columns = _choose_examples(own, study.areas)
+    if not rows:
+        notes.append(f"Example maps of subject {subject} are left out: no fit ended well.")
+        return []
+    maps = _load_encoding_maps(path, len(own))[rows]
+    chosen = own.iloc[rows]
+    known = {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(own)
+    reference = None
+    if known:
+        reference = {name: chosen[f"true_{name}"] for name in ("x_deg", "y_deg", "size_deg")}
+    titles = [
+        plots.escape_math(row.roi)
+        + (f", r = {format_number(row.encoder_r)}" if "encoder_r" in own else "")
+        for row in chosen.itertuples()
+    ]
+    what = "true" if study.simulated else "reference"
+    dotted = f"; the dotted one is the {what} field" if known else ""
+    return [
+        Figure(
+            folder.draw(
+                folder.file(f"sub-{subject}", "prf-gallery", suffix=".svg"),
+                plots.plot_gallery, maps, chosen, reference, titles,
+                extent_deg=extent, n_columns=n_columns,
+            ),
+            f"Receptive fields seen by IGC, subject {subject}",
+            f"IGC maps of {len(rows)} vertices over the image ({extent:g}° wide): how much each "
+            "place of the image contributes to the correlation r of predicted and measured "
+            "response, red adding, blue taking away. In each area one vertex near the centre of "
+            "gaze (above) and one further out (below), chosen by eccentricity among the better "
+            f"fits. The solid circle has the radius of one standard deviation of the fit{dotted}.",
+            f"{len(rows)} small maps of the visual field, each with a red spot circled by the fit.",
+            "wide",
+        )
+    ]  # fmt: skip
+
+
+def _choose_examples(own, areas):
+    """Return row numbers, inner vertices of all areas first, and the number of areas shown."""
+    usable = own[(own["status"] == "ok") & plots.reliable(own)]
+    inner, outer = [], []
+    for area in areas[:_AREAS_IN_GALLERY]:
+        rows = usable[usable["roi"] == area]
+        rows = rows[rows["r2"] >= rows["r2"].median()]
+        if len(rows):
+            for quantile, chosen in ((0.25, inner), (0.75, outer)):
+                distance = (
+                    rows["eccentricity_deg"] - rows["eccentricity_deg"].quantile(quantile)
+                ).abs()
+                chosen.append(distance.idxmin())
+    return inner + outer, len(inner)
+
+
+def _load_encoding_maps(path, n_rows):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            maps = file["attributions"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            path.name, expected="a saved attribution (.npz)", got=str(error)
+        ) from error
+    if maps.ndim != 3 or len(maps) != n_rows:
+        raise InputError(
+            path.name,
+            expected=f"one map for each of the subject's {n_rows} rows in prf.tsv",
+            got=f"shape {maps.shape}",
+            fix="Run the stage prf again.",
+        )
+    return maps
 
 
 def _retinotopy(study, folder, subject, notes):
-    return []
+    from neuroigc.prf.plotting import angle_colormap
+
+    extent = study.settings.get("data", {}).get("extent_deg")
+    looks = {
+        "angle": ("polar angle", {"cmap": angle_colormap(), "vmin": 0, "vmax": 360, "period": 360}),
+        # Beyond the edge of the images no receptive field can be seen.
+        "eccen": (
+            "eccentricity (°)",
+            {"cmap": "viridis", "vmin": 0, "vmax": extent / 2 if is_known(extent) else None},
+        ),
+        "size": ("size (°)", {"cmap": "viridis", "vmin": 0, "vmax": None}),
+        "r2": ("fit of the Gaussian (r²)", {"cmap": "viridis", "vmin": 0, "vmax": 1}),
+    }
+    panels = []
+    for stat, (label, look) in looks.items():
+        surface_map = _load_maps(study, ["prf"], stat).get((subject, "prf"))
+        if surface_map is not None:
+            vmax = look["vmax"] or _limit({(subject, "prf"): surface_map}, "prf")
+            panels.append((label, surface_map, look | {"vmax": vmax}))
+    if not panels:
+        notes.append(
+            f"Maps of receptive fields are left out for subject {subject}: none are there."
+        )
+        return []
+    path = folder.file(f"sub-{subject}", "retinotopy", suffix=".png")
+    return [
+        Figure(
+            folder.draw(path, plots.plot_flat_pairs, panels, _load_labels(study, subject)),
+            f"Retinotopy from natural images, subject {subject}",
+            "Polar angle, eccentricity and size of the receptive fields on the flattened occipital "
+            "cortex, in degrees of visual angle, and how well a Gaussian fits the IGC map. Angles "
+            "count counter-clockwise from the right horizontal meridian: 90° is up. Along the "
+            "visual cortex the angle turns back at the borders of V1, V2 and V3, and eccentricity "
+            "grows away from the occipital pole. Lines: borders of the regions.",
+            f"Flat maps of polar angle, eccentricity, size and fit in subject {subject}.",
+            "wide",
+        )
+    ]
 
 
 def _size_eccentricity(folder, fitted, areas):
-    raise NotImplementedError
+    ordered = fitted.assign(order=fitted["roi"].map(areas.index)).sort_values(
+        "order", kind="stable"
+    )
+    return Figure(
+        folder.draw(folder.file("prf", "size", suffix=".svg"), plots.plot_sizes, ordered),
+        "Size against eccentricity",
+        "Each point is a vertex whose fit ended well: standard deviation of its receptive field "
+        "against its distance from the centre of gaze, in degrees, with a straight line for each "
+        "area. Fields grow with eccentricity and from V1 upwards.",
+        f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
+        "narrow",
+    )
 
 
 def _ceiling(folder, prf, areas):
@@ -259,8 +410,8 @@ def _truth(folder, fitted, areas, name):
         path,
         f"Estimated against {name} receptive fields",
         f"Eccentricity, polar angle and size read off the IGC maps, against the {name} values, in "
-        f"degrees; {len(fitted)} vertices. Points on the line agree. Angles are shown on the same "
-        f"turn as the {name} ones. Pale points are vertices whose encoder stays below half its "
+        f"degrees; {format_number(len(fitted), 0)} vertices. Points on the line agree. Angles are "
+        f"shown on the same turn as the {name} ones. Pale points are vertices whose encoder stays below half its "
         "noise ceiling.",
         f"Three scatter plots of estimated against {name} eccentricity, polar angle and size.",
         "wide",

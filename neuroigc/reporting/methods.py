@@ -42,7 +42,7 @@ _ACTIVATIONS = {"mish": "Mish activations [@mish]", "relu": "ReLU activations"}
 
 
 def cite(paragraphs: list[str]) -> tuple[list[list[tuple[str, int | None]]], list[str]]:
-    """Number the citations of ``paragraphs`` in the order in which they come.
+    """Replace the citations in paragraphs by numbers, in the order in which they come.
 
     Returns
     -------
@@ -57,6 +57,7 @@ def cite(paragraphs: list[str]) -> tuple[list[list[tuple[str, int | None]]], lis
         parts = _CITATION.split(paragraph)  # text, key, text, key, ..., text
         pieces = []
         for text, key in zip(parts[::2], [*parts[1::2], None], strict=True):
+            text = text if key is None else text.removesuffix(" ")
             if key is not None and key not in order:
                 order.append(key)
             pieces.append((text, None if key is None else order.index(key) + 1))
@@ -122,11 +123,12 @@ def _data(study):
             " They were z-scored within session and vertex and averaged over repetitions of an "
             "image."
         )
-    n_images = about.get("n_images")
-    if isinstance(n_images, dict):
-        n_images = sum(value for value in n_images.values() if is_known(value))
-    if is_known(n_images):
-        text += f" In total {format_number(n_images, 0)} image responses entered."
+    n_images, n_held_out = about.get("n_images"), about.get("n_held_out_images")
+    if is_known(n_images) and is_known(n_held_out):
+        return (
+            f"{text} Of {format_number(n_images, 0)} images, {format_number(n_held_out, 0)} were "
+            "held out from all training, by image and not by trial; every result is from these."
+        )
     return text + " Training and evaluation never shared an image."
 
 
@@ -135,9 +137,13 @@ def _network(model, settings):
     options = {**settings.get("network", {}), **model.get("parameters", {})}
     words = []
     if isinstance(options.get("hidden"), list):
-        words.append(f"hidden layers of {_numbers(options['hidden'])} units")
+        words.append(
+            f"{len(options['hidden'])} hidden layers of {_numbers(options['hidden'])} units"
+        )
     if isinstance(options.get("channels"), list):
-        words.append(f"convolutions with {_numbers(options['channels'])} feature maps")
+        words.append(
+            f"{len(options['channels'])} convolutions with {_numbers(options['channels'])} maps"
+        )
     if is_known(options.get("n_latents")):
         words.append(f"{options['n_latents']} units before the output")
     if is_known(options.get("dropout")) and options["dropout"]:
@@ -172,7 +178,9 @@ def _decoding(study):
     settings = study.settings.get("decoding", {})
     features = join_words([feature_name(name) for name in study.summary["decoding"]])
     model = study.models.get("decoder", {})
-    shared = ", to which the subject's identity was given as well" if len(study.subjects) > 1 else ""
+    shared = (
+        ", to which the subject's identity was given as well" if len(study.subjects) > 1 else ""
+    )
     return (
         f"A multilayer perceptron{_network(model, settings)}, predicted {features} of the images "
         f"from the responses of all vertices at once{shared}."
@@ -181,11 +189,6 @@ def _decoding(study):
 
 
 def _attribution(study):
-    settings = {
-        **read_attribution_settings(study, "encoding"),
-        **read_attribution_settings(study, "decoding"),
-    }
-    decoding = study.settings.get("decoding", {}) or study.settings.get("encoding", {})
     text = (
         "Integrated Gradient Correlation (IGC) [@igc] assigns to each input its share of the "
         "correlation r between prediction and truth: the integrated gradients [@ig] of the "
@@ -195,14 +198,23 @@ def _attribution(study):
         "were used"
     )
     text += ", always within one subject." if len(study.subjects) > 1 else "."
-    tolerance = settings.get("tolerance", decoding.get("tolerance"))
-    if is_known(tolerance):
-        text += f" Gradients were added until the relative numerical error fell below {tolerance:g}"
-        cap = settings.get("max_gradients")
-        text += f", or {cap} gradients per sample were spent." if is_known(cap) else "."
-    if is_known(settings.get("n_samples")):
-        text += f" IGC was evaluated on {format_number(settings['n_samples'], 0)} held-out samples."
-    return text
+    return text + _effort(study, "decoding", "decoder") + _effort(study, "encoding", "encoder")
+
+
+def _effort(study, kind, model):
+    """Say how much was computed, from the saved attributions or else from study.toml."""
+    if not (study.summary.get(kind) or study.settings.get(kind)):
+        return ""
+    settings = {**study.settings.get(kind, {}), **read_attribution_settings(study, kind)}
+    if not is_known(settings.get("tolerance")):
+        return ""
+    cap, n_samples = settings.get("max_gradients"), settings.get("n_samples")
+    samples = f" of {format_number(n_samples, 0)} held-out images" if is_known(n_samples) else ""
+    text = (
+        f" For the {model}, gradients{samples} were added until the relative numerical error of "
+        f"the map was below {settings['tolerance']:g}"
+    )
+    return text + (f", at most {cap} a sample." if is_known(cap) else ".")
 
 
 def _encoding(study):
@@ -216,9 +228,7 @@ def _encoding(study):
         f"A convolutional encoder{_network(model, settings)}, predicted the responses of the "
         f"vertices from grey images{images}." + _training(model, study.summary.get("seed"))
     )
-    text += (
-        " Population receptive fields (pRFs) [@prf] were read off the IGC map of each vertex"
-    )
+    text += " Population receptive fields (pRFs) [@prf] were read off the IGC map of each vertex"
     text += f", summed over {pool} × {pool} pixels," if is_known(pool) and pool > 1 else ""
     text += " by fitting a two-dimensional Gaussian; size is its standard deviation."
     return text + (

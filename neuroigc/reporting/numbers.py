@@ -20,6 +20,7 @@ __all__ = [
     "format_small",
     "is_known",
     "join_words",
+    "power_of_ten",
     "roi_table",
 ]
 
@@ -91,7 +92,8 @@ def roi_table(
     rows = table[table["output"] == output]
     subjects = list(dict.fromkeys(rows["subject"]))
     whole = [correlations.get(subject, math.nan) for subject in subjects]
-    ambiguous = rows.groupby("roi")["atlas"].nunique() > 1
+    pairs = rows[["atlas", "roi"]].drop_duplicates()
+    ambiguous = set(pairs["roi"][pairs["roi"].duplicated()])
     arranged = []
     for (atlas, roi), part in rows.groupby(["atlas", "roi"], sort=False):
         by_subject = part.groupby("subject")["igc"].sum(min_count=1)
@@ -99,7 +101,7 @@ def roi_table(
         sides = by_side.groupby(level="hemisphere").mean()
         arranged.append(
             {
-                "name": f"{roi} ({atlas})" if ambiguous[roi] else roi,
+                "name": f"{roi} ({atlas})" if roi in ambiguous else roi,
                 "elsewhere": roi == ELSEWHERE,
                 "vertices": float(part.groupby("subject")["n_vertices"].sum().mean()),
                 "mean": float(by_subject.mean()),
@@ -125,9 +127,7 @@ def feature_name(output: str) -> str:
 
 def is_known(value: object) -> bool:
     """Return whether ``value`` is a number that can be shown."""
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def format_number(value: object, digits: int = 2) -> str:
@@ -146,7 +146,12 @@ def format_small(value: object) -> str:
     if value == 0 or abs(value) >= 1e-3:
         return f"{value:.2g}".replace("-", "−")
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.replace('-', '−')} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return f"{mantissa.replace('-', '−')} × {power_of_ten(int(exponent))}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """Write a power of ten."""
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def format_duration(seconds: object) -> str:
@@ -170,4 +175,3 @@ def format_size(megabytes: object) -> str:
 def join_words(words: list[str]) -> str:
     """Join as in prose: a, b and c."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-

@@ -13,7 +13,6 @@ import numpy as np
 
 import neuroigc
 from neuroigc._files import atomic_path
-from neuroigc._validation import InputError
 from neuroigc.reporting.figures import Figure, draw_decoding, draw_encoding
 from neuroigc.reporting.methods import cite, methods_paragraphs
 from neuroigc.reporting.numbers import (
@@ -35,36 +34,54 @@ __all__ = ["write_report"]
 _BUDGET_BYTES = 6_000_000
 
 _FEATURE_COLUMNS = (
-    ("r", "r", "correlation of decoded and true values, held-out images", format_number),
+    (
+        "r",
+        "r",
+        "correlation of decoded and true values on held-out images, mean over subjects",
+        format_number,
+    ),
     (
         "completeness_gap",
         "Completeness gap",
-        "sum of all IGC values minus r; 0 is exact",
+        "sum of all IGC values minus r, the largest of any subject; 0 is exact",
         format_small,
     ),
     (
         "numerical_error",
         "Numerical error",
-        "relative error of the map from finitely many gradients",
+        "relative error of the map from finitely many gradients, the largest of any subject",
         format_small,
     ),
     (
         "n_gradients",
         "Gradients per sample",
-        "work done; more of it lowers the numerical error only",
+        "work done; more of it would lower the numerical error only",
         lambda value: format_number(value, 0 if is_known(value) and value == int(value) else 1),
     ),
 )
 _MEASURES = (
-    ("encoding", "median_r", "Encoder, median r", "correlation of predicted and measured responses, held-out images", 2),
-    ("encoding", "median_noise_ceiling_r", "Noise ceiling, median r", "highest correlation that the noise in the responses allows", 2),
-    ("prf", "n_vertices", "Vertices with a pRF", "vertices that the figures below describe", 0),
-    ("prf", "median_centre_error_deg", "Centre error, median (°)", "distance of the estimated centre from the {} one", 2),
-    ("prf", "r_eccentricity", "Eccentricity, r", "correlation with the {} eccentricity", 3),
-    ("prf", "r_angle", "Polar angle, circular r", "correlation with the {} angle, for directions", 3),
-    ("prf", "r_size", "Size, r", "correlation with the {} size", 3),
-    ("prf", "size_ratio", "Size ratio", "estimated over {} size; 1 is unbiased", 2),
+    # part of summary.json, key, name, decimals, meaning
+    ("encoding", "median_r", "Encoder, median r", 2,
+     "correlation of predicted and measured responses to held-out images"),
+    ("encoding", "median_noise_ceiling_r", "Noise ceiling, median r", 2,
+     "highest correlation that the noise in the responses allows"),
+    ("prf", "n_vertices", "Receptive fields", 0,
+     "vertices with a good fit, whose encoder reaches half its noise ceiling; those below"),
+    ("prf", "median_centre_error_deg", "Centre error, median (°)", 2,
+     "distance of the estimated centre from the {} one"),
+    ("prf", "r_eccentricity", "Eccentricity, r", 3, "correlation with the {} eccentricity"),
+    ("prf", "r_angle", "Polar angle, circular r", 3,
+     "correlation with the {} angle, of the kind made for directions"),
+    ("prf", "r_size", "Size, r", 3, "correlation with the {} size"),
+    ("prf", "size_ratio", "Size ratio", 2, "estimated over {} size; 1 is unbiased"),
 )  # fmt: skip
+_COUNTS = {
+    "space": "Surface",
+    "n_images": "Images",
+    "n_held_out_images": "Held-out images",
+    "n_vertices": "Vertices decoded from",
+    "n_dropped_vertices": "Vertices left out, not finite",
+}
 _FOLDERS = {"root", "truth"}
 
 
@@ -210,9 +227,12 @@ def _data_uri(path):
         from xml.etree import ElementTree
 
         data, kind = path.read_bytes(), "svg+xml"
-        root = ElementTree.fromstring(data)  # noqa: S314 - drawn by us a moment ago
+        root = ElementTree.fromstring(data)
         # Matplotlib states points, 72 to the inch; CSS has 96 pixels there.
-        pixels = [round(float(root.get(side).removesuffix("pt")) * 96 / 72) for side in ("width", "height")]
+        pixels = [
+            round(float(root.get(side).removesuffix("pt")) * 96 / 72)
+            for side in ("width", "height")
+        ]
     else:
         from PIL import Image
 
@@ -257,7 +277,7 @@ def _measures(study):
             "text": format_number(study.summary[part][key], digits),
             "meaning": meaning.format(against),
         }
-        for part, key, name, meaning, digits in _MEASURES
+        for part, key, name, digits, meaning in _MEASURES
         if is_known(study.summary.get(part, {}).get(key))
     ]
 
@@ -291,9 +311,7 @@ def _roi_view(table):
         "summed except under Left and Right."
     )
     if not table.adds_up and table.correlations:
-        explanation += (
-            " Regions of different atlases may overlap, so the rows do not add up to r."
-        )
+        explanation += " Regions of different atlases may overlap, so the rows do not add up to r."
     totals = list(table.totals.values())
     return {
         "name": feature_name(table.output),
@@ -328,11 +346,10 @@ def _encoding(study, shelf):
     section = {"notes": [], "figures": [], "others": [], "areas": []}
     prf = study.tables.get("prf.tsv")
     if prf is None:
-        what = "encoding models" if study.summary.get("encoding") else "no encoding models"
         section["notes"].append(
-            "Left out: this study trained no encoding models and estimated no receptive fields."
-            if what.startswith("no")
-            else "Receptive fields are left out: there is no prf.tsv."
+            "Receptive fields are left out: there is no prf.tsv."
+            if study.summary.get("encoding")
+            else "Left out: this study trained no encoding models, so it has no receptive fields."
         )
         return section
     drawn = draw_encoding(study)
@@ -343,14 +360,17 @@ def _encoding(study, shelf):
         for subject, figures in drawn.by_subject.items()
     ]
     columns = ("eccentricity_deg", "size_deg", "r2", "encoder_r", "noise_ceiling_r")
-    for area, rows in prf.groupby("roi", sort=False):
+    for area in study.areas:
+        rows = prf[prf["roi"] == area]
         good = rows[rows["status"] == "ok"]
         section["areas"].append(
             {
                 "name": area,
                 "n": len(rows),
                 "n_ok": len(good),
-                "medians": [_float(good[name].median()) if name in good else math.nan for name in columns],
+                "medians": [
+                    _float(good[name].median()) if name in good else math.nan for name in columns
+                ],
             }
         )
     return section
@@ -367,7 +387,7 @@ def _run(study):
         ("Subjects", join_words(study.subjects)),
     ]
     counts = summary.get("study", {})
-    for key, label in (("n_images", "Image responses"), ("n_vertices", "Vertices")):
+    for key, label in _COUNTS.items():
         if key in counts:
             rows.append((label, _counts(counts[key])))
     return [(str(name), str(text)) for name, text in rows]
@@ -375,7 +395,8 @@ def _run(study):
 
 def _counts(value):
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_counts(count)}" for key, count in value.items())
+        counts = {key: count for key, count in value.items() if count != 0}
+        return ", ".join(f"{_counts(count)} ({key})" for key, count in counts.items()) or "none"
     return format_number(value, 0) if is_known(value) else str(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuroigc._files import atomic_path, make_output_folder
+from neuroigc.reporting.numbers import power_of_ten
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FigureFolder", "area_colors", "plot_ceiling", "plot_truth", "reliable"]
+__all__ = [
+    "FigureFolder",
+    "area_colors",
+    "escape_math",
+    "plot_ceiling",
+    "plot_flat_pairs",
+    "plot_gallery",
+    "plot_sizes",
+    "plot_truth",
+    "reliable",
+]
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _STYLE = {
     "font.size": 9,
+    "axes.prop_cycle": f"cycler(color={list(_PALETTE)})",
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -30,9 +43,6 @@ _STYLE = {
     "svg.fonttype": "path",
     # Without it the same numbers would give a different file each time.
     "svg.hashsalt": "neuroigc",
-    # Names of regions and features are text, whatever signs they hold.
-    "text.parse_math": False,
-    "axes.formatter.limits": (-2, 5),
 }
 # More points than this make a vector drawing slow to show.
 _MANY_POINTS = 2000
@@ -43,12 +53,21 @@ class FigureFolder:
 
     def __init__(self, study_folder: Path) -> None:
         self.path = make_output_folder(study_folder / "figures", "study_folder")
+        self._taken: set[str] = set()
 
     def file(self, *parts: str, suffix: str) -> Path:
-        """Return a path inside the folder; names from the data can neither leave it nor clash
-        with the file system's own signs."""
+        """Return a path inside the folder, made of letters and digits, that no figure has yet.
+
+        Names from the data can so neither leave the folder nor take each other's place.
+        """
         words = (re.sub(r"[^A-Za-z0-9-]+", "-", part).strip("-") or "unnamed" for part in parts)
-        return self.path / ("_".join(words) + suffix)
+        stem = name = "_".join(words)
+        number = 1
+        while name.lower() in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name.lower())
+        return self.path / (name + suffix)
 
     def draw(self, path: Path, plot: Callable, *arguments, **options) -> Path:
         """Call ``plot``, which returns a matplotlib figure, in the report's style and save it.
@@ -56,13 +75,20 @@ class FigureFolder:
         The same picture gives the same bytes.
         """
         import matplotlib as mpl
+        from matplotlib import pyplot as plt
 
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with mpl.rc_context(_STYLE):
             canvas = plot(*arguments, **options)
             with atomic_path(path) as temporary:
                 canvas.savefig(temporary, metadata=metadata, facecolor="white")
+            plt.close(canvas)
         return path
+
+
+def escape_math(name: str) -> str:
+    """Return a name as text for matplotlib, to which dollar signs mean a formula."""
+    return name.replace("$", r"\$")
 
 
 def area_colors(areas: list[str]) -> dict[str, str]:
@@ -79,10 +105,10 @@ def plot_ceiling(prf: pd.DataFrame, areas: list[str]):
     bottom = min(0, 1.05 * np.nanmin(reached, initial=0))
     ax.plot([0, top], [0, top], color="#555555", linewidth=1)
     ax.plot([0, top], [0, top / 2], color="#555555", linewidth=1, linestyle=(0, (4, 3)))
-    for end, text in ((1.0, "ceiling"), (0.5, "half the ceiling")):
+    for end, text in ((1.0, "ceiling"), (0.5, "half of it")):
         ax.annotate(
-            text, (top, end * top), (-4, 3), textcoords="offset points", ha="right", va="bottom",
-            fontsize=8, color="#555555",
+            text, (top, end * top), (4, 0), textcoords="offset points", va="center", fontsize=8,
+            color="#555555",
         )  # fmt: skip
     _scatter_areas(ax, prf, areas, ceiling, reached)
     ax.set(
@@ -92,7 +118,7 @@ def plot_ceiling(prf: pd.DataFrame, areas: list[str]):
         ylabel="encoder (r, held-out images)",
         aspect="equal",
     )
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2, markerscale=1.3)
+    ax.legend(loc="upper left", handletextpad=0.2, markerscale=1.3)
     return canvas
 
 
@@ -138,6 +164,67 @@ def plot_truth(prf: pd.DataFrame, areas: list[str], *, name: str):
     return canvas
 
 
+def plot_flat_pairs(panels: list[tuple], atlas=None):
+    """Draw flat maps of both hemispheres side by side, two maps to a row.
+
+    Parameters
+    ----------
+    panels : list of (str, SurfaceMap, dict)
+        Label of the colour bar, map, and the colours' ``cmap``, ``vmin``, ``vmax``, ``period``.
+    atlas : Atlas, optional
+        Whose borders to draw.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    from neuroigc.surface.plotting import plot_surface_map
+
+    n_rows = -(-len(panels) // 2)
+    canvas = _canvas(7.2, 2.7 * n_rows)
+    cells = canvas.subfigures(n_rows, 2, squeeze=False, wspace=0.04).ravel()
+    for cell, (label, surface_map, look) in zip(cells, panels, strict=False):
+        axes = cell.subplots(1, 2)
+        for hemisphere, ax in zip(("left", "right"), axes, strict=True):
+            plot_surface_map(
+                surface_map, hemisphere=hemisphere, mesh="flat", outlines=atlas, title=hemisphere,
+                colorbar=False, ax=ax, **look,
+            )  # fmt: skip
+        # Small numbers are written as multiples of a power of ten, which stands in the label.
+        power = min(0, math.floor(math.log10(look["vmax"])))
+        scale = 10.0**power if power < -2 else 1.0
+        colors = ScalarMappable(Normalize(look["vmin"] / scale, look["vmax"] / scale), look["cmap"])
+        bar = cell.colorbar(colors, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
+        bar.set_label(label if scale == 1 else f"{label} (× {power_of_ten(power)})", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+        bar.outline.set_linewidth(0.5)
+        if look.get("period") == 360:
+            bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])
+    return canvas
+
+
+def plot_gallery(maps, fields, references, titles, *, extent_deg, n_columns):
+    """Draw the gallery of `neuroigc.prf` at the width of a page."""
+    from neuroigc.prf.plotting import plot_prf_gallery
+
+    canvas = plot_prf_gallery(
+        maps, extent_deg=extent_deg, estimates=fields, references=references, titles=titles,
+        n_columns=n_columns,
+    )  # fmt: skip
+    n_rows = -(-len(maps) // n_columns)
+    canvas.set_size_inches(1.9 * min(n_columns, len(maps)), 1.75 * n_rows + 0.35)
+    return canvas
+
+
+def plot_sizes(fitted: pd.DataFrame):
+    """Draw size against eccentricity on a canvas of our own."""
+    from neuroigc.prf.plotting import plot_size_eccentricity
+
+    canvas = _canvas(5.0, 3.6)
+    areas = fitted["roi"].map(escape_math).to_numpy()
+    plot_size_eccentricity(fitted, areas=areas, ax=canvas.subplots())
+    return canvas
+
+
 def reliable(prf: pd.DataFrame) -> np.ndarray:
     """Return which vertices the encoder predicts to at least half their noise ceiling."""
     if not {"encoder_r", "noise_ceiling_r"} <= set(prf):
@@ -155,12 +242,17 @@ def _canvas(width, height):
 
 def _scatter_areas(ax, prf, areas, x, y):
     """Draw points coloured by area, pale where the encoder is unreliable."""
-    good, rasterized = reliable(prf), len(prf) > _MANY_POINTS
-    for area, color in area_colors(areas).items():
-        inside = (prf["roi"] == area).to_numpy()
-        common = {"s": 11, "color": color, "linewidths": 0, "rasterized": rasterized}
-        ax.scatter(x[inside & ~good], y[inside & ~good], alpha=0.22, **common)
-        ax.scatter(x[inside & good], y[inside & good], alpha=0.85, label=area, **common)
+    colors = area_colors(areas)
+    # Mixed, always in the same way, so that no area hides another.
+    order = np.random.default_rng(0).permutation(len(prf))
+    shown = prf["roi"].map(colors).to_numpy()[order]
+    alpha = np.where(reliable(prf), 0.85, 0.22)[order]
+    ax.scatter(
+        x[order], y[order], s=9, c=list(shown), alpha=alpha, linewidths=0,
+        rasterized=len(prf) > _MANY_POINTS,
+    )  # fmt: skip
+    for area, color in colors.items():
+        ax.scatter([], [], s=11, color=color, label=escape_math(area))
 
 
 def _largest(*arrays):

@@ -30,6 +30,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
   const hint = document.createElement("small");
-  hint.textContent = " A column’s name sorts by it.";
+  hint.textContent = "Choose a column’s name to sort by it.";
   table.caption.append(hint);
 }

@@ -16,11 +16,12 @@ __all__ = ["limitations", "summary_sentences"]
 
 def summary_sentences(study: Study, tables: list[RoiTable]) -> list[str]:
     """Say what was found, with the numbers."""
-    return [
+    sentences = [
         *_decoding_sentences(study),
         *(sentence for table in tables if (sentence := _roi_sentence(table))),
         *_prf_sentences(study),
     ]
+    return [_keep_together(sentence) for sentence in sentences]
 
 
 def limitations(study: Study) -> list[tuple[str, str]]:
@@ -43,8 +44,8 @@ def limitations(study: Study) -> list[tuple[str, str]]:
             (
                 "Negative values are balance, not noise",
                 "A negative region lowers the covariance of prediction and truth as such, yet it "
-                "may well correct what other regions overestimate: leaving it out need not raise the "
-                "correlation.",
+                "may well correct what other regions overestimate: leaving it out need not raise "
+                "the correlation.",
             )
         )
     if study.tables.get("prf.tsv") is not None:
@@ -75,19 +76,27 @@ def limitations(study: Study) -> list[tuple[str, str]]:
     return texts
 
 
+def _keep_together(sentence):
+    """Let no line end inside of r = 0.50 or 0.50 ± 0.10."""
+    for sign in ("=", "±", "%"):
+        sentence = sentence.replace(f" {sign}", f"\N{NO-BREAK SPACE}{sign}")
+    for sign in ("=", "±"):
+        sentence = sentence.replace(f"{sign} ", f"{sign}\N{NO-BREAK SPACE}")
+    return sentence
+
+
 def _decoding_sentences(study):
     decoded = {
-        feature_name(name): part.get("r") for name, part in study.summary.get("decoding", {}).items()
+        feature_name(name): part.get("r")
+        for name, part in study.summary.get("decoding", {}).items()
     }
-    decoded = [
-        f"{name} with r = {format_number(r)}" for name, r in decoded.items() if is_known(r)
-    ]
+    decoded = [f"{name} with r = {format_number(r)}" for name, r in decoded.items() if is_known(r)]
     if not decoded:
         return []
     n = len(study.subjects)
     who = f" of {n} {'subject' if n == 1 else 'subjects'}" if n else ""
     return [
-        f"From the cortical responses{who} to images that the model had not seen, it decoded "
+        f"From the cortical responses{who} to images that it had not seen, the model decoded "
         f"{join_words(decoded)}."
     ]
 
@@ -105,7 +114,7 @@ def _roi_sentence(table):
         key=lambda row: row["mean"],
     )
     text = (
-        f"{top['name']} carries most of {feature_name(table.output)} "
+        f"{top['name']} carries the largest share of {feature_name(table.output)} "
         f"(IGC {format_number(top['mean'])}{spread}{share}{wins})"
     )
     if others:
