@@ -115,7 +115,7 @@ def label_position(members, others, placed, size):
         One of the members, so that the name of an area that a cut divides is in one of its parts.
     """
     score = np.zeros(len(members))
-    for points, wanted in ((others, 0.06 * size), (placed, 0.15 * size)):
+    for points, wanted in ((others, 0.06 * size), (placed, 0.1 * size)):
         if len(points):
             distance, _ = cKDTree(points).query(members)
             score += np.minimum(distance / wanted, 1)
