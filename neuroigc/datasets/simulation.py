@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._progress import track
@@ -147,7 +148,11 @@ def make_study(
     rngs = [np.random.default_rng([seed, s, 0, CORTEX_STREAM]) for s in range(n_subjects)]
     cortices = [make_visual_cortex(rng) for rng in rngs]
     observers = [SeeingCortex.of(cortex, image_size=image_size) for cortex in cortices]
-    with ThreadPoolExecutor(n_workers or os.cpu_count()) as pool:
+    # Products would round differently with another number of BLAS threads.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(n_workers or os.cpu_count()) as pool,
+    ):
         signals, categories = _show_images(
             root, design, observers, image_size, seed, pool, progress
         )
