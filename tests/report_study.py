@@ -1,9 +1,11 @@
 """A study folder as `neuroigc run` leaves it, made up without running anything."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import pytest
 
 FEATURES = ("luminance_contrast", "one_over_f_slope")
 AREAS = ("V1", "V2", "V3", "hV4")
@@ -13,6 +15,33 @@ _IGC = {
 }
 _SIZE = {"V1": (0.17, 0.3), "V2": (0.17, 0.5), "V3": (0.26, 0.6), "hV4": (0.53, 0.7)}
 EXTENT = 8.4
+
+
+@contextmanager
+def quick_maps():
+    """Put white plates in the place of the figures that take seconds to draw."""
+    from matplotlib.figure import Figure
+
+    def plate(*_arguments, **_options):
+        return Figure(figsize=(7.2, 3.9))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuroigc.surface.plotting.plot_surface_overview", plate)
+        patch.setattr("neuroigc.reporting.plots.plot_flat_pairs", plate)
+        patch.setattr("neuroigc.reporting.plots.plot_gallery", plate)
+        yield
+
+
+@contextmanager
+def coarse_maps():
+    """Draw all that is drawn, with the cortex in fewer pixels."""
+    from functools import partial
+
+    from neuroigc.surface import plotting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "render", partial(plotting.render, n_pixels=120))
+        yield
 
 
 def make_report_study(

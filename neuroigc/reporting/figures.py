@@ -411,8 +411,8 @@ def _truth(folder, fitted, areas, name):
         f"Estimated against {name} receptive fields",
         f"Eccentricity, polar angle and size read off the IGC maps, against the {name} values, in "
         f"degrees; {format_number(len(fitted), 0)} vertices. Points on the line agree. Angles are "
-        f"shown on the same turn as the {name} ones. Pale points are vertices whose encoder stays below half its "
-        "noise ceiling.",
+        f"shown on the same turn as the {name} ones. Pale points are vertices whose encoder stays "
+        "below half its noise ceiling.",
         f"Three scatter plots of estimated against {name} eccentricity, polar angle and size.",
         "wide",
     )

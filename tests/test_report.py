@@ -1,0 +1,463 @@
+"""The report: what it says, what it tolerates, and that nothing in the data can harm it."""
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_study import FEATURES, coarse_maps, make_report_study, quick_maps
+
+from neuroigc._validation import InputError
+from neuroigc.reporting import write_report
+from neuroigc.reporting.methods import REFERENCES, cite, methods_paragraphs
+from neuroigc.reporting.numbers import (
+    feature_name,
+    format_duration,
+    format_number,
+    format_size,
+    format_small,
+    join_words,
+    roi_table,
+)
+from neuroigc.reporting.study import read_study
+from neuroigc.reporting.words import summary_sentences
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags, attributes, text; and whether it nests."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags, self.words, self.open = [], [], []
+        self.feed(self.source)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A whole study, with its report."""
+    folder = make_report_study(tmp_path_factory.mktemp("report") / "study")
+    with coarse_maps():
+        write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return Page(study / "report.html")
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A study of which only the numbers are left, quick to render."""
+    folder = tmp_path / "bare"
+    make_report_study(folder, encoded=())
+    for name in ("sub-01", "sub-02", "labels", "attributions", "models"):
+        shutil.rmtree(folder / name)
+    return folder
+
+
+@pytest.fixture
+def copy(study, tmp_path):
+    """A copy of the study to be spoilt, and maps that are drawn at once."""
+    shutil.copytree(study, tmp_path / "study")
+    with quick_maps():
+        yield tmp_path / "study"
+
+
+def test_same_files_give_the_same_page(bare):
+    path = write_report(str(bare))
+    assert path == bare / "report.html"
+    before = path.read_bytes()
+    assert write_report(bare).read_bytes() == before
+
+
+def test_summary_says_the_numbers(study, page):
+    summary = json.loads((study / "summary.json").read_text())
+    for feature in FEATURES:
+        r = format_number(summary["decoding"][feature]["r"])
+        assert f"{feature_name(feature)} with r = {r}" in page.text
+    assert "V1 carries the largest share of luminance contrast" in page.text
+    assert "the largest region in 2 of 2 subjects" in page.text
+    assert "median distance of the centres is 0.14°" in page.text
+    assert "known truth of the simulation" in page.text
+
+
+def test_key_figures_are_explained(page):
+    assert "1.3 × 10⁻⁵" in page.text
+    for words in ("0 is exact", "1 is unbiased", "relative error of the map"):
+        assert words in page.text
+
+
+def test_sections_and_headings_are_in_order(page):
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert max(np.diff(headings)) <= 1
+    landmarks = [tag for tag, _ in page.tags if tag in ("header", "nav", "main", "footer")]
+    assert landmarks == ["header", "nav", "main", "footer"]
+    named = {attributes.get("id") for _, attributes in page.tags}
+    links = [attributes["href"] for attributes in page.all("a")]
+    assert links
+    assert all(link.startswith("#") and link[1:] in named for link in links)
+
+
+def test_ids_are_unique(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_figure_has_number_caption_and_alt(study, page):
+    images, n_figures = page.all("img"), len(page.all("figure"))
+    assert len(images) == n_figures == len(page.all("figcaption")) == 9
+    assert all(len(image["alt"]) > 20 for image in images)
+    assert all(int(image["width"]) > 100 and int(image["height"]) > 100 for image in images)
+    labels = re.findall(r"Figure (S?\d+)\.", page.text)
+    assert labels == ["1", "2", "S1", "3", "4", "5", "6", "7", "8"]
+    assert len(list((study / "figures").iterdir())) == n_figures
+
+
+def test_figures_are_saved_in_print_quality(study):
+    from PIL import Image
+
+    for path in (study / "figures").iterdir():
+        assert path.suffix in (".png", ".svg")
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+
+
+def test_tables_have_captions_and_scopes(page):
+    assert len(page.all("caption")) == len(page.all("table")) >= 6
+    assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
+
+
+def test_roi_table_shows_subjects_mean_and_spread(study, page):
+    table = pd.read_csv(study / "roi.tsv", sep="\t", dtype={"subject": str})
+    chosen = table[(table["roi"] == "V2") & (table["output"] == FEATURES[0])]
+    by_subject = chosen.groupby("subject")["igc"].sum()
+    for value in (*by_subject, by_subject.mean(), by_subject.std()):
+        assert format_number(value, 3) in page.text
+    assert "Sum = r" in page.text
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            value = attributes.get(name, "")
+            assert value.startswith(("data:", "#")) or not value, (tag, name)
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    assert [tag for tag, _ in page.tags if tag in ("iframe", "object", "embed", "base")] == []
+    assert "default-src 'none'" in page.all("meta")[1]["content"]
+
+
+def test_only_its_own_script_may_run(page):
+    import hashlib
+
+    policy = page.all("meta")[1]["content"]
+    for tag in ("script", "style"):
+        body = re.search(f"<{tag}>(.*?)</{tag}>", page.source, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert len(page.all("script")) == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_page_is_small(study):
+    assert (study / "report.html").stat().st_size < 4e6
+
+
+def test_supplement_beyond_the_budget_stays_in_its_folder(copy, monkeypatch):
+    monkeypatch.setattr("neuroigc.reporting.page._BUDGET_BYTES", 10)
+    page = Page(write_report(copy))
+    assert "Not embedded, to keep this page small: see figures/sub-02_igc.png" in page.text
+    assert len(page.all("img")) == 8
+
+
+def test_methods_state_the_parameters_of_the_run(page):
+    for words in (
+        "5 hidden layers of 128 units; dropout 0.3",
+        "Mish activations",
+        "23 epochs, seed 7",
+        "48 × 48 pixels, 8.4° × 8.4°",
+        "of 240 held-out images were added",
+        "below 0.05, at most 8 a sample",
+        "summed over 2 × 2 pixels",
+        "Of 9 600 images, 1 240 were held out",
+    ):
+        assert words in page.text
+
+
+def test_only_works_that_were_used_are_cited(study, page):
+    assert "Integrated Gradient Correlation: a Dataset-wise Attribution Method" in page.text
+    assert "Allen, E. J." in page.text
+    assert "Algonauts" not in page.text
+    cited = re.findall(r"\[(\d+)\]", page.text)
+    n_listed = sum(attributes.get("id", "").startswith("reference-") for _, attributes in page.tags)
+    assert {int(number) for number in cited} == set(range(1, n_listed + 1))
+    # The paper's first author is the first work of a study without fMRI specifics.
+    pieces, references = cite(["a [@igc], b [@ig] and a again [@igc]."])
+    assert pieces == [[("a", 1), (", b", 2), (" and a again", 1), (".", None)]]
+    assert references == [REFERENCES["igc"], REFERENCES["ig"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layout": "algonauts"}, "Algonauts 2023 release [@algonauts]"),
+        ({"layout": "nsd"}, "We used 7T fMRI responses of 2 subjects"),
+    ],
+)
+def test_methods_name_the_data(bare, change, words):
+    summary = json.loads((bare / "summary.json").read_text())
+    summary["study"]["simulated"] = False
+    (bare / "summary.json").write_text(json.dumps(summary))
+    toml = (
+        (bare / "study.toml")
+        .read_text()
+        .replace('layout = "nsd"', f'layout = "{change["layout"]}"')
+    )
+    (bare / "study.toml").write_text(toml)
+    assert words in methods_paragraphs(read_study(bare))[0]
+
+
+def test_provenance_names_no_machine(study, page):
+    assert "somebody" not in page.source
+    assert str(study) not in page.source
+    assert "nsdgeneral" in page.text
+    for name in ("decoder", "encoder_sub-01"):
+        description = json.loads((study / "models" / f"{name}.json").read_text())
+        assert description["weights"]["sha256"] in page.text
+    assert "5 min 12 s" in page.text
+    assert "2.3 GB" in page.text
+
+
+def test_changed_weights_are_noticed(bare):
+    (bare / "models").mkdir()
+    (bare / "models" / "decoder.safetensors").write_bytes(b"other weights")
+    (bare / "models" / "decoder.json").write_text('{"weights": {"sha256": "0123"}}')
+    assert "the file was changed after training" in Page(write_report(bare)).text
+
+
+def test_limitations_are_stated(page):
+    for words in ("not causation", "share credit", "Negative values", "biased", "frozen"):
+        assert words in page.text
+
+
+EVIL = "<script>alert('x')</script>"
+
+
+def test_whatever_came_from_outside_is_escaped(bare):
+    for name in ("roi.tsv", "decoding.tsv"):
+        table = pd.read_csv(bare / name, sep="\t", dtype=str, keep_default_na=False)
+        table["subject"] = table["subject"].replace("01", EVIL).replace("02", "../../x")
+        table["output"] = table["output"].replace("luminance_contrast", "a$_$ & <b>\"'")
+        if "roi" in table:
+            table["roi"] = table["roi"].replace("V1", '"><img src=x onerror=alert(1)>')
+            table["roi"] = table["roi"].replace("V2", "{{ 7 * 7 }}")
+        table.to_csv(bare / name, sep="\t", index=False)
+    summary = json.loads((bare / "summary.json").read_text())
+    summary["study"] |= {"title": EVIL, "subjects": [EVIL, "../../x"]}
+    summary["decoding"] = {"a$_$ & <b>\"'": summary["decoding"]["luminance_contrast"]}
+    summary["version"] = "</title><script>"
+    (bare / "summary.json").write_text(json.dumps(summary))
+    (bare / "study.toml").write_text('"<i>" = "</code><script>"\n[decoding]\n"&" = 1\n')
+    page = Page(write_report(bare))
+    assert len(page.all("script")) == 1
+    assert "<i>" not in page.source
+    assert EVIL not in page.source
+    assert "onerror=alert" not in "".join(f"{a}" for _, a in page.tags)
+    assert EVIL in page.text
+    assert '"><img src=x onerror=alert(1)>' in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    inside = {path.name for path in (bare / "figures").iterdir()}
+    assert len(inside) == 1
+    assert sorted(path.name for path in bare.parent.iterdir()) == ["bare"]
+
+
+def test_names_that_collide_keep_their_own_figures(tmp_path):
+    from neuroigc.reporting.plots import FigureFolder
+
+    folder = FigureFolder(tmp_path)
+    paths = [folder.file("sub", name, suffix=".svg") for name in ("a/b", "a b", "A-B", "../a-b")]
+    assert len({path.name.lower() for path in paths}) == 4
+    assert all(path.parent == tmp_path / "figures" for path in paths)
+
+
+def test_without_encoding(bare):
+    page = Page(write_report(bare))
+    assert "this study trained no encoding models" in page.text
+    assert "Maps are left out" in page.text
+    assert "Sizes are biased" not in page.text
+
+
+def test_without_decoding(tmp_path):
+    folder = make_report_study(tmp_path / "study", features=(), simulated=False)
+    with quick_maps():
+        page = Page(write_report(folder))
+    assert "this study did not decode image features" in page.text
+    assert "Neither truth nor reference maps are known" in page.text
+    assert "Simulated data" not in page.text
+    assert "the reference eccentricity" in page.text
+
+
+def test_with_nothing_but_a_summary(tmp_path):
+    (tmp_path / "summary.json").write_text('{"version": "0.1.0", "seed": 0, "seconds": null}')
+    page = Page(write_report(tmp_path))
+    assert "holds no finished result yet" in page.text
+    assert "neuroigc study" in page.text
+
+
+def test_without_optional_files(tmp_path):
+    folder = make_report_study(tmp_path / "study", subjects=("01",))
+    for name in ("study.toml", "decoding.tsv"):
+        (folder / name).unlink()
+    for name in ("labels", "attributions", "models"):
+        shutil.rmtree(folder / name)
+    table = pd.read_csv(folder / "prf.tsv", sep="\t", dtype=str)
+    table.drop(columns="noise_ceiling_r").to_csv(folder / "prf.tsv", sep="\t", index=False)
+    with quick_maps():
+        page = Page(write_report(folder))
+    assert "Example maps of subject 01 are left out" in page.text
+    assert "No noise ceilings are known" in page.text
+    assert "nothing can be said about the spread between subjects" in page.text
+    assert "% of r" not in page.text
+    assert "1 subject" in page.text
+
+
+def test_overlapping_regions_are_not_said_to_sum_to_r(bare):
+    table = pd.read_csv(bare / "roi.tsv", sep="\t", dtype=str)
+    double = table[table["roi"] == "V1"].assign(atlas="other", roi="striate")
+    pd.concat([table, double]).to_csv(bare / "roi.tsv", sep="\t", index=False)
+    page = Page(write_report(bare))
+    assert "Sum = r" not in page.text
+    assert "the rows do not add up to r" in page.text
+
+
+def test_a_region_that_a_subject_lacks_stays_unknown():
+    rows = [
+        ("01", "left", "a", "V1", "x", 0.3, 0.01, 10),
+        ("01", "right", "a", "V1", "x", 0.1, 0.01, 10),
+        ("02", "left", "a", "V1", "x", 0.2, 0.01, 10),
+        ("01", "left", "a", "FFA", "x", np.nan, np.nan, 0),
+        ("02", "left", "a", "FFA", "x", 0.25, 0.01, 5),
+    ]
+    columns = ["subject", "hemisphere", "atlas", "roi", "output"]
+    columns += ["igc", "standard_error", "n_vertices"]
+    table = roi_table(pd.DataFrame(rows, columns=columns), "x", {"01": 0.4, "02": 0.45})
+    v1, ffa = table.rows
+    assert v1["values"] == pytest.approx({"01": 0.4, "02": 0.2})
+    assert v1["mean"] == pytest.approx(0.3)
+    assert v1["sd"] == pytest.approx(np.std([0.4, 0.2], ddof=1))
+    assert ffa["mean"] == pytest.approx(0.25)
+    assert np.isnan(ffa["values"]["01"])
+    assert v1["share"] == pytest.approx(0.3 / 0.425)
+    assert table.adds_up
+    assert table.top["name"] == "V1"
+    assert table.top["wins"] == 1
+
+
+def test_no_summary_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"study_folder: expected a folder with a summary\.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", "{", r"summary\.json: expected valid JSON"),
+        ("summary.json", "[]", r"summary\.json: expected a JSON object; got a list"),
+        ("summary.json", '{"decoding": 3}', r"summary\.json decoding: expected an object; got 3"),
+        (
+            "summary.json",
+            '{"decoding": {"a": 3}}',
+            r"summary\.json decoding\.a: expected an object",
+        ),
+        ("summary.json", '{"prf": {"r_size": "x"}}', r"prf\.r_size: expected a number or null"),
+        ("study.toml", "= 3", r"study\.toml: expected valid TOML"),
+        ("roi.tsv", "subject\troi\n01\tV1\n", r"roi\.tsv: expected columns .*; got no hemisphere"),
+        ("roi.tsv", "", r"roi\.tsv: expected a table separated by tabs"),
+        (
+            "decoding.tsv",
+            "subject\toutput\tr\tn_test\n01\ta\thigh\t3\n",
+            r"decoding\.tsv r: expected numbers; got 'high'",
+        ),
+        (
+            "decoding.tsv",
+            "subject\toutput\tr\tn_test\n01\ta\t0.1\t3\n01\ta\t0.2\t3\n",
+            r"decoding\.tsv: expected one row for each subject, output; got 1 repeated rows",
+        ),
+    ],
+)
+def test_what_cannot_be_understood_is_an_error(bare, name, content, message):
+    (bare / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        write_report(bare)
+    assert not (bare / "report.html").exists()
+
+
+def test_maps_that_do_not_belong_to_the_table_are_an_error(copy):
+    path = copy / "attributions" / "sub-01_encoding.npz"
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "attributions": arrays["attributions"][1:]})
+    with pytest.raises(InputError, match=r"encoding\.npz: expected one map for each .* rows"):
+        write_report(copy)
+
+
+def test_pickled_attributions_are_refused(copy):
+    path = copy / "attributions" / "sub-01_encoding.npz"
+    np.savez(path, attributions=np.array([{}], dtype=object))
+    with pytest.raises(InputError, match=r"encoding\.npz: expected a saved attribution"):
+        write_report(copy)
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(bare):
+    (bare / "figures").write_text("in the way")
+    with pytest.raises(InputError, match="study_folder: expected a folder that can be written to"):
+        write_report(bare)
+
+
+def test_numbers_in_words():
+    assert format_number(-0.001) == "0.00"
+    assert format_number(-1234.5, 1) == "−1\N{NARROW NO-BREAK SPACE}234.5"
+    assert format_number(None) == format_number(float("nan")) == "–"
+    assert format_small(-0.000012) == "−1.2 × 10⁻⁵"
+    assert format_small(0.0412) == "0.041"
+    assert format_duration(59.6) == "1 min 0 s"
+    assert format_duration(7380) == "2 h 3 min"
+    assert format_size(812.4) == "812 MB"
+    assert join_words(["a", "b", "c"]) == "a, b and c"
+    assert join_words([]) == ""
+    assert feature_name("one_over_f_slope") == "1/f slope"
+
+
+def test_summary_of_a_study_without_truth_names_the_reference(tmp_path):
+    make_report_study(tmp_path / "s", features=(), simulated=False)
+    assert "against the reference maps" in summary_sentences(read_study(tmp_path / "s"), [])[-1]
