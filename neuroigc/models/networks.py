@@ -184,7 +184,7 @@ class EncoderNetwork(FactorisedNetwork):
         n_outputs: int,
         *,
         n_channels: int = 1,
-        channels: Sequence[int] = (16, 16, 16, 16, 8),
+        channels: Sequence[int] = (8, 16, 16, 16, 8),
         kernel_sizes: Sequence[int] = (5, 3, 3, 1, 1),
         n_latents: int = 64,
         n_conditions: int = 0,

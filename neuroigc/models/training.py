@@ -24,6 +24,9 @@ __all__ = ["Samples", "measure_scaling", "resolve_device", "seeded", "train"]
 # Fewer than this can be neither standardised nor batch-normalised with any sense.
 FEWEST_SAMPLES = 10
 
+# Share of the training in which the learning rate rises.
+RISE = 0.2
+
 LOSSES: dict[str, Callable] = {
     "squared_error": lambda network, inputs, targets, conditions: nn.functional.mse_loss(
         network(inputs, conditions).float(), targets
@@ -158,11 +161,9 @@ def train(
     network.to(device)
     measure = LOSSES[loss]
     optimizer = torch.optim.AdamW(_parameter_groups(network, weight_decay), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=learning_rate,
-        total_steps=max_epochs * count_batches(len(samples), batch_size) + 1,
-        pct_start=0.2,
+    n_steps = max_epochs * count_batches(len(samples), batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_cycle((step + 0.5) / n_steps)
     )
 
     def run(batch):
@@ -213,6 +214,13 @@ def train(
     return history
 
 
+def learning_rate_cycle(done):
+    """Return the share of the peak learning rate when ``done`` (0 to 1) of the training is over."""
+    if done < RISE:
+        return done / RISE
+    return 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
+
+
 def measure_scaling(array, *, argument, per_column=True, chunk_rows=4096):
     """Return mean and standard deviation of an array, refusing what is not finite.
 
@@ -245,16 +253,21 @@ def measure_scaling(array, *, argument, per_column=True, chunk_rows=4096):
         )
         mean = mean + shift * len(chunk) / total
         count = total
+    refuse_not_finite(argument, n_bad)
+    scale = np.sqrt(squares / max(count, 1))
+    scale = np.where(scale > 1e-6 * np.abs(mean), scale, np.inf)
+    return (mean, scale) if per_column else (mean[0], scale[0])
+
+
+def refuse_not_finite(argument, n_bad):
+    """Raise if there are values that are not finite."""
     if n_bad:
         raise InputError(
             argument,
             expected="finite numbers only",
             got=f"{n_bad} values that are NaN or infinite",
-            fix="Leave those columns or rows out, knowingly.",
+            fix="Leave those rows or columns out, knowingly.",
         )
-    scale = np.sqrt(squares / max(count, 1))
-    scale = np.where(scale > 1e-6 * np.abs(mean), scale, np.inf)
-    return (mean, scale) if per_column else (mean[0], scale[0])
 
 
 def resolve_device(device):

@@ -1,0 +1,170 @@
+"""Training: every sample once, reproducible, stopped at the best, and nothing touched outside."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from neuroigc._validation import InputError
+from neuroigc.models import DecoderNetwork
+from neuroigc.models.training import Samples, count_batches, measure_scaling, seeded, train
+
+SMALL = {"max_epochs": 3, "batch_size": 16, "device": "cpu"}
+
+
+@pytest.fixture
+def samples(rng):
+    inputs = rng.normal(size=(100, 6)).astype(np.float32)
+    return Samples(inputs, inputs[:, :2] + 0.1 * rng.normal(size=(100, 2)).astype(np.float32))
+
+
+def make_network(**options):
+    with seeded(0, "cpu"):
+        return DecoderNetwork(6, 2, hidden=(8, 8), **options)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 16, 17, 33, 100])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 16, 500])
+def test_batches_hold_every_row_once_and_never_one_alone(n, batch_size, rng):
+    rows = np.arange(n, dtype=np.float32)[:, None]
+    batches = [b[0][:, 0] for b in Samples(rows, rows).batches(batch_size, "cpu", rng)]
+    assert len(batches) == count_batches(n, batch_size)
+    assert min(map(len, batches)) >= 2
+    assert max(map(len, batches)) <= max(batch_size, 3)
+    assert sorted(torch.cat(batches).tolist()) == list(range(n))
+
+
+def test_batches_keep_rows_together_and_standardise(rng):
+    x = rng.normal(5, 2, size=(50, 3))
+    scaling = measure_scaling(x, argument="X")
+    samples = Samples(x, x * 10, np.arange(50), input_scaling=scaling)
+    for inputs, targets, conditions in samples.batches(8, "cpu", rng):
+        expected = (x[conditions] - x.mean(0)) / x.std(0)
+        np.testing.assert_allclose(inputs, expected, atol=1e-5)
+        np.testing.assert_allclose(targets, 10 * x[conditions], rtol=1e-6)
+        assert inputs.dtype == targets.dtype == torch.float32
+        assert conditions.dtype == torch.int64
+
+
+def test_split_is_disjoint_complete_and_seeded(samples):
+    first, second = samples.split(0.2, np.random.default_rng(1))
+    again, _ = samples.split(0.2, np.random.default_rng(1))
+    assert len(second) == 20
+    assert sorted([*first.rows, *second.rows]) == list(range(100))
+    np.testing.assert_array_equal(first.rows, again.rows)
+
+
+def test_scaling_of_chunks_is_that_of_the_whole(rng):
+    x = rng.normal(1e4, 1.0, size=(103, 4))
+    x[:, 2] = 7.0
+    mean, scale = measure_scaling(x, argument="X", chunk_rows=10)
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(scale[[0, 1, 3]], x[:, [0, 1, 3]].std(0), rtol=1e-9)
+    assert np.isinf(scale[2])
+    mean, scale = measure_scaling(x, argument="X", per_column=False, chunk_rows=10)
+    np.testing.assert_allclose([mean, scale], [x.mean(), x.std()], rtol=1e-12)
+
+
+def test_scaling_counts_what_is_not_finite(rng):
+    x = rng.normal(size=(50, 4))
+    x[3, 1], x[40, 2], x[41, 0] = np.nan, np.inf, -np.inf
+    with pytest.raises(InputError, match=r"X: expected finite numbers only; got 3 values"):
+        measure_scaling(x, argument="X", chunk_rows=8)
+
+
+def test_same_seed_same_weights_and_another_seed_others(samples):
+    def weights(seed):
+        network = make_network(dropout=0.3)
+        train(network, samples, seed=seed, **SMALL)
+        return nn.utils.parameters_to_vector(network.parameters())
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_global_random_state_is_left_alone(samples):
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    train(make_network(dropout=0.3), samples, seed=5, **SMALL)
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_result_does_not_depend_on_the_global_random_state(samples):
+    networks = []
+    for state in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(state)
+            networks.append(make_network(dropout=0.3))
+            train(networks[-1], samples, seed=0, **SMALL)
+    first, second = (nn.utils.parameters_to_vector(n.parameters()) for n in networks)
+    assert torch.equal(first, second)
+
+
+def test_memory_map_trains_as_array(samples, tmp_path):
+    np.save(tmp_path / "x.npy", samples.inputs)
+    mapped = Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), samples.targets)
+    histories = [train(make_network(), s, seed=0, **SMALL) for s in (samples, mapped)]
+    assert histories[0]["train_loss"] == histories[1]["train_loss"]
+
+
+def test_best_weights_come_back_and_patience_ends(samples, rng):
+    """On noise the validation loss soon rises: the network returned must be the best one."""
+    noise = Samples(samples.inputs, rng.normal(size=(100, 2)).astype(np.float32))
+    fit, validation = noise.split(0.3, rng)
+    network = make_network()
+    history = train(
+        network, fit, validation=validation, max_epochs=200, patience=5, batch_size=16,
+        learning_rate=1e-2, device="cpu",
+    )  # fmt: skip
+    losses = history["validation_loss"]
+    assert len(losses) == int(np.argmin(losses)) + 6 < 200
+    with torch.no_grad():
+        inputs, targets, _ = next(validation.batches(1000, "cpu"))
+        loss = nn.functional.mse_loss(network(inputs), targets).item()
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+    assert not network.training
+
+
+def test_without_validation_every_sample_trains_for_all_epochs(samples):
+    history = train(make_network(), samples, validation_fraction=0, **SMALL)
+    assert history["validation_loss"] == [None] * 3
+    assert {len(values) for values in history.values()} == {3}
+
+
+def test_weight_decay_spares_biases_and_embeddings(samples):
+    """Without a gradient, only weight decay moves a parameter."""
+    c = np.zeros(100, dtype=np.int64)
+    network = make_network(n_conditions=2)
+    embedding = network.body.condition_term.embedding.weight
+    before = embedding.detach().clone()
+    samples = Samples(samples.inputs, samples.targets, c)
+    train(network, samples, weight_decay=10.0, **SMALL)
+    assert torch.equal(embedding[1], before[1])  # condition 1 was never met
+    assert not torch.equal(embedding[0], before[0])
+
+
+def test_bad_requests(samples):
+    network = make_network()
+    few = Samples(samples.inputs[:9], samples.targets[:9])
+    with pytest.raises(InputError, match=r"inputs: expected at least 10 samples; got 8"):
+        train(network, few)
+    with pytest.raises(InputError, match=r"loss: expected one of 'squared_error', 'cross_entropy'"):
+        train(network, samples, loss="hinge")
+    with pytest.raises(
+        InputError, match=r"same number of samples; got inputs has 100, targets has 9"
+    ):
+        Samples(samples.inputs, few.targets)
+    with pytest.raises(InputError, match=r"learning_rate: expected one at which .* stays finite"):
+        train(network, samples, learning_rate=1e30, **SMALL)
+
+
+@pytest.mark.gpu
+def test_trains_on_a_gpu_and_leaves_its_random_state(samples):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    state = torch.cuda.get_rng_state()
+    network = make_network(dropout=0.2)
+    history = train(network, samples, max_epochs=30, batch_size=16, device="cuda")
+    assert history["train_loss"][-1] < history["train_loss"][0]
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert next(network.parameters()).dtype == torch.float32
