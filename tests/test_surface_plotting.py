@@ -244,9 +244,12 @@ def test_hidden_parts_are_cut_out():
 
 def test_names_keep_apart():
     strip = np.stack([np.zeros(20), np.arange(20.0)], axis=1)
-    first = label_position(strip, strip + np.array([1, 0]), [], 20)
-    second = label_position(strip + np.array([1, 0]), strip, [first], 20)
-    assert np.linalg.norm(first - second) >= 0.1 * 20
+    beside = strip + np.array([1, 0])
+    first = label_position(strip, beside, [], 6, 3)
+    second = label_position(beside, strip, [(first, 6)], 6, 3)
+    assert np.abs(first - second)[1] >= 3  # a line lower or higher: six wide, they would touch
+    far = label_position(strip + np.array([9, 0]), strip, [(first, 6)], 6, 3)
+    assert np.abs(first - far)[1] < 1  # side by side
 
 
 # ---- figures

@@ -97,17 +97,17 @@ def visible_parts(line, visible):
     return [line[part] for part in parts if visible[part[0]] and len(part) > 1]
 
 
-def label_position(members, others, placed, size):
-    """Choose where an area's name stands: well inside, and away from other names.
+def label_position(members, others, placed, width, height):
+    """Choose where an area's name stands: clear of other names, and well inside.
 
     Parameters
     ----------
     members, others : array (n, 2)
         Visible vertices in the area and outside of it.
-    placed : list of array (2,)
-        Where other names stand.
-    size : float
-        Of the picture, in the same units.
+    placed : list of (array (2,), float)
+        Where other names stand, and their widths.
+    width, height : float
+        Of this name, in the same units.
 
     Returns
     -------
@@ -115,10 +115,19 @@ def label_position(members, others, placed, size):
         One of the members, so that the name of an area that a cut divides is in one of its parts.
     """
     score = np.zeros(len(members))
-    for points, wanted in ((others, 0.06 * size), (placed, 0.1 * size)):
-        if len(points):
-            distance, _ = cKDTree(points).query(members)
-            score += np.minimum(distance / wanted, 1)
+    if len(others):
+        inside, _ = cKDTree(others).query(members)
+        score += np.minimum(inside / height, 1)
+    if placed:
+        # Two names are clear of each other sideways or upwards.
+        apart = [
+            np.maximum(
+                np.abs(members[:, 0] - at[0]) / ((width + other) / 2),
+                np.abs(members[:, 1] - at[1]) / height,
+            )
+            for at, other in placed
+        ]
+        score += 2 * np.minimum(np.min(apart, axis=0), 1)
     # Among equals, the one in the middle.
     off_centre = np.linalg.norm(members - np.median(members, axis=0), axis=1)
-    return members[np.argmax(score - 0.2 * off_centre / size)]
+    return members[np.argmax(score - 0.02 * off_centre / height)]

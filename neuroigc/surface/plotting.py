@@ -306,17 +306,19 @@ def _write_names(ax, canvas, atlas, names, hemisphere, points, seen):
     from matplotlib.patheffects import withStroke
 
     left, right, bottom, top = canvas.window
-    size = max(right - left, top - bottom)
-    placed, members = [], {}
+    height = 0.055 * max(right - left, top - bottom)  # of 6 points in a panel of 2.4 inches
+    members, widths = {}, {}
     for name in names:
+        widths[name] = 0.35 * height * (len(name) + 1)
         # So far from the border of the picture that a name of this length is not cut.
-        room = canvas.contains(points, max(0.05, 0.011 * len(name)) * size)
+        room = canvas.contains(points, max(widths[name], height) / 2)
         members[name] = seen & room & atlas.mask(name, hemisphere)
+    placed = []
     for name, member in sorted(members.items(), key=lambda item: item[1].sum()):
         if not member.any():
             continue
         others = np.concatenate([points[seen & ~member, :2], canvas.outside()])
-        at = label_position(points[member, :2], others, placed, size)
-        placed.append(at)
+        at = label_position(points[member, :2], others, placed, widths[name], height)
+        placed.append((at, widths[name]))
         halo = withStroke(linewidth=1.5, foreground="white")
         ax.text(*at, name, fontsize=6, ha="center", va="center", zorder=3, path_effects=[halo])
