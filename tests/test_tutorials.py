@@ -1,0 +1,114 @@
+"""Every tutorial runs, says what it needs, and reaches the figures that it stands for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
+TUTORIALS = sorted(FOLDER.glob("plot_*.py"))
+
+# Runs a tutorial and reports the numbers among its variables on the last line.
+RUNNER = """
+import json, numbers, runpy, sys
+values = runpy.run_path(sys.argv[1])
+print(json.dumps({k: float(v) for k, v in values.items() if isinstance(v, numbers.Real)}))
+"""
+
+
+def needs_data(path):
+    return "NEUROIGC_DATA" in path.read_text(encoding="utf-8")
+
+
+def run(path, folder, **environment):
+    """Run a tutorial in its short version, in an empty working directory."""
+    working, figures = folder / "working", folder / "figures"
+    working.mkdir(), figures.mkdir()
+    environment = os.environ | {
+        "MPLBACKEND": "agg",
+        "NEUROIGC_FAST": "1",
+        "NEUROIGC_FIGURES": str(figures),
+        **environment,
+    }
+    command = [sys.executable, "-W", "error", "-c", RUNNER, str(path)]
+    return subprocess.run(
+        command, cwd=working, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Return a function that runs a tutorial once and gives its numbers."""
+    done = {}
+
+    def numbers(name, **environment):
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            outcome = run(FOLDER / f"{name}.py", folder, **environment)
+            assert outcome.returncode == 0, outcome.stderr
+            assert list((folder / "figures").glob("*.png")), "no figure was saved"
+            assert not list((folder / "working").iterdir()), "files left where it was started"
+            done[name] = json.loads(outcome.stdout.splitlines()[-1])
+        return done[name]
+
+    return numbers
+
+
+def test_tutorials_are_found():
+    names = {path.stem for path in TUTORIALS}
+    assert names >= {"plot_digits", "plot_haxby_decoding", "plot_szinte_prf"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=pytest.mark.data if needs_data(path) else ())
+        for path in TUTORIALS
+    ],
+)
+def test_runs_and_draws(name, results, request):
+    environment = {}
+    if needs_data(FOLDER / f"{name}.py"):
+        environment["NEUROIGC_DATA"] = str(request.getfixturevalue("real_data"))
+    results(name, **environment)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_digits_are_read_and_maps_add_up(results, real_data):
+    found = results("plot_digits", NEUROIGC_DATA=str(real_data))
+    assert found["accuracy"] >= 0.97
+    assert found["largest_gap"] <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_haxby_categories_are_decoded_by_maps_that_repeat(results, real_data):
+    found = results("plot_haxby_decoding", NEUROIGC_DATA=str(real_data))
+    assert found["accuracy"] >= 0.40
+    assert found["largest_gap"] <= 0.01
+    assert found["map_agreement"] > found["null_95"]
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_szinte_centres_are_the_published_ones(results, real_data):
+    found = results("plot_szinte_prf", NEUROIGC_DATA=str(real_data))
+    assert found["n_voxels"] == 130
+    assert found["r_x"] >= 0.95
+    assert found["r_y"] >= 0.95
+    assert found["median_distance"] <= 0.4
+    assert found["largest_gap"] <= 1e-6
+
+
+@pytest.mark.parametrize("path", [path for path in TUTORIALS if needs_data(path)], ids=str)
+def test_says_how_to_obtain_missing_data(path, tmp_path):
+    outcome = run(path, tmp_path, NEUROIGC_DATA=str(tmp_path / "nowhere"))
+    assert outcome.returncode == 1
+    assert "set the environment variable NEUROIGC_DATA" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert "https://" in outcome.stderr or "mirror" in outcome.stderr
