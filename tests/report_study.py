@@ -143,10 +143,11 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
     _write_model(folder, "decoder", {"hidden": [128] * 5, "activation": "mish", "dropout": 0.3})
     (folder / "attributions").mkdir(exist_ok=True)
     for subject in subjects:
-        settings = {"tolerance": 0.05, "n_samples": 240, "baseline": "PairedBaseline"}
+        settings = {"tolerance": 0.05, "max_gradients": None, "baseline": "PairedBaseline"}
         np.savez(
             folder / "attributions" / f"sub-{subject}_decoding.npz",
             attributions=np.zeros((len(features), 3), np.float32),
+            n_samples=240 + 2 * int(subject),
             settings=json.dumps(settings),
         )
     return {
@@ -250,7 +251,8 @@ def _write_maps(folder, subject, table, rng, n=24):
         folder / "attributions" / f"sub-{subject}_encoding.npz",
         attributions=maps.astype(np.float32),
         correlation=table["encoder_r"].to_numpy(),
-        settings=json.dumps({"tolerance": 0.05, "max_gradients": 8, "n_samples": 240}),
+        n_samples=240,
+        settings=json.dumps({"tolerance": 0.05, "max_gradients": 8, "baseline": "PairedBaseline"}),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -313,7 +314,7 @@ def _load_encoding_maps(path, n_rows):
     try:
         with np.load(path, allow_pickle=False) as file:
             maps = file["attributions"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
             path.name, expected="a saved attribution (.npz)", got=str(error)
         ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from pathlib import PurePath
 
 import numpy as np
@@ -76,24 +78,24 @@ def methods_paragraphs(study: Study) -> list[str]:
     return [paragraph for paragraph in paragraphs if paragraph]
 
 
-def read_attribution_settings(study: Study, kind: str) -> dict:
-    """Return the settings saved with the first attribution of ``kind``, {} if there is none."""
-    import json
-
-    paths = [path for (_, what), path in study.attributions.items() if what == kind]
-    if not paths:
-        return {}
-    try:
-        with np.load(paths[0], allow_pickle=False) as file:
-            settings = json.loads(str(file["settings"])) if "settings" in file else {}
-    except (OSError, ValueError) as error:
-        raise InputError(
-            paths[0].name,
-            expected="a saved attribution (.npz)",
-            got=str(error),
-            fix="Run the stage again that writes it.",
-        ) from error
-    return settings if isinstance(settings, dict) else {}
+def read_attribution_settings(study: Study, kind: str) -> list[dict]:
+    """Return how each attribution of one kind was made, its number of samples included."""
+    found = []
+    for (_, what), path in study.attributions.items():
+        if what != kind:
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                settings = json.loads(str(file["settings"]))
+                found.append({**settings, "n_samples": int(file["n_samples"])})
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(
+                path.name,
+                expected="a saved attribution (.npz)",
+                got=str(error),
+                fix="Run the stage again that writes it.",
+            ) from error
+    return found
 
 
 def _data(study):
@@ -189,32 +191,43 @@ def _decoding(study):
 
 
 def _attribution(study):
+    made = {kind: read_attribution_settings(study, kind) for kind in ("decoding", "encoding")}
+    baselines = {one.get("baseline") for settings in made.values() for one in settings}
     text = (
         "Integrated Gradient Correlation (IGC) [@igc] assigns to each input its share of the "
         "correlation r between prediction and truth: the integrated gradients [@ig] of the "
         "input, averaged over baselines, are correlated with the true values over the data set, "
-        "so that all shares sum to r and the value of a region is the plain sum over its "
-        "vertices. Baselines were drawn from the data set itself and both ends of every path "
-        "were used"
+        "so that all shares sum to r and the value of a region is the plain sum over its vertices."
     )
-    text += ", always within one subject." if len(study.subjects) > 1 else "."
-    return text + _effort(study, "decoding", "decoder") + _effort(study, "encoding", "encoder")
+    if baselines == {"PairedBaseline"}:
+        text += (
+            " Baselines were other samples of the same data set"
+            + (" and the same subject" if len(study.subjects) > 1 else "")
+            + ", and every path between two samples served both of them."
+        )
+    return text + _effort(study, "decoding", made) + _effort(study, "encoding", made)
 
 
-def _effort(study, kind, model):
+def _effort(study, kind, made):
     """Say how much was computed, from the saved attributions or else from study.toml."""
     if not (study.summary.get(kind) or study.settings.get(kind)):
         return ""
-    settings = {**study.settings.get(kind, {}), **read_attribution_settings(study, kind)}
+    settings = {**study.settings.get(kind, {}), **(made[kind][0] if made[kind] else {})}
     if not is_known(settings.get("tolerance")):
         return ""
-    cap, n_samples = settings.get("max_gradients"), settings.get("n_samples")
-    samples = f" of {format_number(n_samples, 0)} held-out images" if is_known(n_samples) else ""
-    text = (
-        f" For the {model}, gradients{samples} were added until the relative numerical error of "
-        f"the map was below {settings['tolerance']:g}"
-    )
+    model = {"decoding": "decoder", "encoding": "encoder"}[kind]
+    text = f" For the {model}, gradients{_samples(made[kind])} were added until the estimated "
+    text += f"relative error of the map was below {settings['tolerance']:g}"
+    cap = settings.get("max_gradients")
     return text + (f", at most {cap} a sample." if is_known(cap) else ".")
+
+
+def _samples(made):
+    counts = sorted({one["n_samples"] for one in made})
+    if not counts:
+        return ""
+    counts = [format_number(count, 0) for count in dict.fromkeys((counts[0], counts[-1]))]
+    return f" at {' to '.join(counts)} held-out images" + (" per subject" if len(made) > 1 else "")
 
 
 def _encoding(study):
