@@ -83,6 +83,8 @@ def test_gallery_draws_every_map_with_its_circles(maps, fits):
         assert solid.radius == pytest.approx(2 * dotted.radius)
         assert solid.center == (fits.x_deg[i], fits.y_deg[i])
         assert ax.get_title() == "abcdef"[i]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["estimate (1 SD)", "reference (1 SD)"]
     figure.draw_without_rendering()
 
 

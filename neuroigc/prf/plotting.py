@@ -27,6 +27,9 @@ __all__ = [
     "plot_size_eccentricity",
 ]
 
+_ESTIMATE = {"linestyle": "-", "linewidth": 1.5, "label": "estimate (1 SD)"}
+_REFERENCE = {"linestyle": ":", "linewidth": 1.5, "label": "reference (1 SD)"}
+
 
 def plot_prf_map(
     prf_map: ArrayLike,
@@ -77,17 +80,16 @@ def plot_prf_map(
     )
     ax.axhline(0, color="0.6", linewidth=0.5)
     ax.axvline(0, color="0.6", linewidth=0.5)
-    for field, style, label in ((estimate, "-", "estimate"), (reference, ":", "reference")):
+    for field, style in ((estimate, _ESTIMATE), (reference, _REFERENCE)):
         if field is not None and np.isfinite(field).all():
             x, y, size = field
-            ax.add_patch(
-                Circle((x, y), size, fill=False, linestyle=style, linewidth=1.5, label=label)
-            )
+            ax.add_patch(Circle((x, y), size, fill=False, **style))
     ax.set(xlabel="x (deg)", ylabel="y (deg)")
     # Circles may reach beyond the picture, which sets the frame.
     ax.set(xlim=(-width / 2, width / 2), ylim=(-height / 2, height / 2))
-    bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, ticks=[-limit, 0, limit])
-    bar.ax.set_yticklabels([f"{-limit:.1g}", "0", f"{limit:.1g}"])
+    # As high as the picture, whatever its shape.
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.05, 1)), ticks=[-limit, 0, limit])
+    bar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"{limit:.2g}"])
     return ax
 
 
@@ -120,6 +122,7 @@ def plot_prf_gallery(
     matplotlib Figure
     """
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     maps = np.asarray(maps)
     if maps.ndim != 3 or len(maps) == 0:
@@ -145,10 +148,19 @@ def plot_prf_gallery(
         estimate, reference = (None if c is None else c[i] for c in circles)
         plot_prf_map(maps[i], extent_deg=extent_deg, estimate=estimate, reference=reference, ax=ax)
         ax.set_title("" if titles is None else titles[i], fontsize="medium")
-        ax.label_outer()
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        # Labels where no map follows below, or none is to the left.
+        if i + n_columns < len(maps):
+            ax.set(xlabel="", xticklabels=[])
+        if i % n_columns:
+            ax.set(ylabel="", yticklabels=[])
+    styles = [
+        style
+        for fields, style in zip(circles, (_ESTIMATE, _REFERENCE), strict=True)
+        if fields is not None
+    ]
+    if styles:
+        handles = [Line2D([], [], color="black", **style) for style in styles]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
