@@ -1,1 +1,28 @@
-"""Networks to numbers."""
+"""Networks to numbers: which components of the input carry what the model has learnt.
+
+Works with any torch model; see `integrated_gradient_correlation`.
+"""
+
+from neuroigc.attribution.baselines import (
+    GivenBaseline,
+    MeanBaseline,
+    PairedBaseline,
+    SampledBaseline,
+    ZeroBaseline,
+)
+from neuroigc.attribution.factorisation import Factors, factorise
+from neuroigc.attribution.igc import integrated_gradient_correlation
+from neuroigc.attribution.results import IGCResult, IGResult
+
+__all__ = [
+    "Factors",
+    "GivenBaseline",
+    "IGCResult",
+    "IGResult",
+    "MeanBaseline",
+    "PairedBaseline",
+    "SampledBaseline",
+    "ZeroBaseline",
+    "factorise",
+    "integrated_gradient_correlation",
+]

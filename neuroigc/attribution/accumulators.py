@@ -1,0 +1,99 @@
+"""Additive float64 sums: the whole state of an estimate, to be saved, resumed and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["GroupMoments", "Sums", "group_sums"]
+
+
+class Sums:
+    """Named float64 tensors that grow by addition."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+
+    def add(
+        self, name: str, value: Tensor, rows: slice | None = None, n_rows: int | None = None
+    ) -> None:
+        """Add to one sum, or to some of its ``n_rows`` rows."""
+        if name not in self.values:
+            length = value.shape[:1] if n_rows is None else (n_rows,)
+            self.values[name] = value.new_zeros(*length, *value.shape[1:], dtype=torch.float64)
+        self.values[name][slice(None) if rows is None else rows] += value
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def merge(self, other: Sums) -> None:
+        """Add the sums of another part of the work."""
+        for name, value in other.values.items():
+            self.add(name, value)
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return the sums as arrays that can be saved."""
+        return {name: value.cpu().numpy() for name, value in self.values.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]], device: torch.device) -> Sums:
+        """Take up sums where they were left."""
+        sums = cls()
+        for name, array in arrays.items():
+            sums.add(name, torch.from_numpy(array).to(device))
+        return sums
+
+
+class GroupMoments:
+    """Sampling variance from random groups of the samples of one block.
+
+    Each group g of n_g samples gives the sum Y_g of its influence values on the covariance, and
+    the sum h_g of its influence on the standard deviations. Their spread over groups is the
+    variance of the whole estimate: IGC_l is a ratio, with influence Y_s - mean(Y) - IGC_l h_s.
+
+    Parameters
+    ----------
+    sizes : Tensor of shape (n_groups,)
+        Samples in each group.
+    influence : Tensor of shape (n_groups, n_outputs)
+        Sums h_g.
+    """
+
+    def __init__(self, sizes: Tensor, influence: Tensor) -> None:
+        self.sizes = sizes.double()
+        self.influence = influence - self.sizes[:, None] * (influence.sum(0) / self.sizes.sum())
+        self.total = self.squares = self.by_size = self.by_influence = torch.zeros(())
+
+    def add(self, groups: slice, values: Tensor) -> None:
+        """Add sums Y_g of shape (n_groups, n_outputs, n_columns) of some groups."""
+        sizes, influence = self.sizes[groups], self.influence[groups]
+        self.total = self.total + values.sum(0, dtype=torch.float64)
+        self.squares = self.squares + (values * values).sum(0, dtype=torch.float64)
+        weights = sizes.to(values.dtype)
+        self.by_size = self.by_size + torch.einsum("g,gvl->vl", weights, values).double()
+        weights = influence.to(values.dtype)
+        self.by_influence = self.by_influence + torch.einsum("gv,gvl->vl", weights, values).double()
+
+    def finish(self, sums: Sums, weight: float, rows: slice, n_rows: int) -> None:
+        """Add the centred moments of all groups to rows of the sums."""
+        n_groups, mean = len(self.sizes), self.total / self.sizes.sum()
+        factor = weight * n_groups / max(n_groups - 1, 1)
+        spread = self.squares - 2 * mean * self.by_size + mean**2 * (self.sizes**2).sum()
+        lever = (self.sizes[:, None] * self.influence).sum(0)[:, None]
+        by_influence = self.by_influence - mean * lever
+        sums.add("spread", factor * spread, rows, n_rows)
+        sums.add("spread_influence", factor * by_influence, rows, n_rows)
+        sums.add("influence", factor * (self.influence**2).sum(0), rows, n_rows)
+
+
+def group_sums(values: Tensor, group_of: Tensor, n_groups: int) -> Tensor:
+    """Sum rows by group."""
+    summed = values.new_zeros(n_groups, *values.shape[1:])
+    return summed.index_add_(0, group_of, values)

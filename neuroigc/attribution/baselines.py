@@ -1,0 +1,126 @@
+"""What a sample is compared with.
+
+The integrated gradients of a sample run from a baseline x' to the sample. With the data set's
+own samples as baselines (`PairedBaseline`, equation 1 of the IGC paper) no special input has to
+be named "absence of signal"; the other classes are for inputs where one is natural.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroigc._validation import InputError
+from neuroigc.attribution.paths import BANK, uniform
+
+__all__ = [
+    "Baseline",
+    "GivenBaseline",
+    "MeanBaseline",
+    "PairedBaseline",
+    "SampledBaseline",
+    "ZeroBaseline",
+]
+
+
+@dataclass(frozen=True)
+class PairedBaseline:
+    """Every sample is a baseline for every other one.
+
+    Parameters
+    ----------
+    within : array of shape (n_samples,), optional
+        Labels (subjects, sessions); samples are compared only with samples of the same label.
+        Correlations are then those within labels too.
+    """
+
+    within: Any = None
+
+
+@dataclass(frozen=True)
+class SampledBaseline:
+    """A fixed number of samples, drawn once, are the baselines of all samples.
+
+    Parameters
+    ----------
+    n : int
+        Number of baselines.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.n, int) and self.n >= 1):
+            raise InputError("n", expected="a number of baselines of 1 or more", got=repr(self.n))
+
+
+@dataclass(frozen=True)
+class GivenBaseline:
+    """Baselines of your own.
+
+    Parameters
+    ----------
+    array : array of shape input_shape or (n_baselines, *input_shape)
+        Several baselines are averaged over.
+    """
+
+    array: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class MeanBaseline:
+    """The mean of all samples."""
+
+
+@dataclass(frozen=True)
+class ZeroBaseline:
+    """The input that is zero everywhere."""
+
+
+Baseline = PairedBaseline | SampledBaseline | GivenBaseline | MeanBaseline | ZeroBaseline
+
+
+def check_baseline(baseline: object) -> Baseline:
+    """Return the baseline, or raise if it is none."""
+    if isinstance(baseline, Baseline):
+        return baseline
+    raise InputError(
+        "baseline",
+        expected="a PairedBaseline, SampledBaseline, GivenBaseline, MeanBaseline or ZeroBaseline",
+        got=repr(baseline) if not isinstance(baseline, type) else f"the class {baseline.__name__}",
+        fix="Pass an instance, for example PairedBaseline().",
+    )
+
+
+def sampled_indices(baseline: SampledBaseline, n_samples: int, seed: int) -> NDArray[np.int64]:
+    """Return which samples are the baselines, in ascending order."""
+    if baseline.n > n_samples:
+        raise InputError(
+            "baseline",
+            expected=f"at most as many baselines as there are samples ({n_samples})",
+            got=f"SampledBaseline({baseline.n})",
+        )
+    keys = uniform(seed, BANK, (), np.arange(n_samples))
+    chosen: NDArray[np.int64] = np.sort(np.argsort(keys)[: baseline.n])
+    return chosen
+
+
+def given_array(baseline: GivenBaseline, input_shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the given baselines as (n_baselines, *input_shape)."""
+    array = baseline.array
+    array = array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+    if array.shape == input_shape:
+        array = array[None]
+    if array.shape[1:] != input_shape or len(array) == 0:
+        raise InputError(
+            "baseline",
+            expected=f"an array of shape {input_shape} or (n_baselines, {str(input_shape)[1:]}",
+            got=f"shape {array.shape}",
+        )
+    if not np.isfinite(array).all():
+        n_bad = int((~np.isfinite(array)).sum())
+        raise InputError("baseline", expected="finite numbers", got=f"{n_bad} NaN or infinite")
+    return array

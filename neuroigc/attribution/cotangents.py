@@ -1,0 +1,116 @@
+"""Few outputs, wide input: gradients stay behind the stem until one wide product at the end.
+
+A pair contributes (x_i - x_j) ∘ W^T q to the map, with q its weighted gradient behind the stem.
+That is linear in x_i and in x_j, so +q is added to a cotangent of sample i and -q to one of
+sample j, and the map is Σ_s x_s ∘ (W^T D_s): its cost does not grow with the number of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from neuroigc.attribution.accumulators import Sums
+from neuroigc.attribution.engine import BlockState, Engine
+from neuroigc.attribution.pairs import Block
+
+__all__ = ["CotangentEngine"]
+
+# Samples from which the mean product of input and gradient is taken, for standard errors alone.
+N_MOMENT_SAMPLES = 128
+
+
+class CotangentEngine(Engine):
+    """Regime of few outputs: one backward pass per output and point."""
+
+    @property
+    def bytes_per_sample(self) -> int:
+        return 32 * self.problem.n_outputs * self.problem.factors.stem.n_hidden
+
+    def open(self, block: Block) -> BlockState:
+        def slopes(hidden: Tensor) -> Tensor:
+            parts = hidden.split(self.rows_at_once())
+            return torch.cat([self.differentiate(p, block.stratum, latent=False) for p in parts])
+
+        state = self.start(block, slopes, self.problem.factors.stem.n_hidden)
+        state.probe += self._probe(state, self._trapezoids(state, slice(None)))
+        self.close_probe(state)
+        return state
+
+    def _trapezoids(self, state: BlockState, part: slice) -> Tensor:
+        """Return the cotangents c_s (g_s + E[g]) / 2 of the trapezoids of all pairs."""
+        return state.targets[part, :, None] * (state.slopes[part] + state.mean_slope) / 2
+
+    def advance(self, state: BlockState, shift: int) -> None:
+        first, second, weight = self.draw(state.block, shift)
+        weights = (state.targets[first] - state.targets[second]) * weight
+        residual = torch.zeros_like(state.slopes)
+        for part, points in self.paths(state, first, second, shift):
+            slopes = self.differentiate(points, state.block.stratum, latent=False)
+            on_path = slopes.reshape(self.settings.n_points, -1, *slopes.shape[1:]).mean(0)
+            on_path -= (state.slopes[first[part]] + state.slopes[second[part]]) / 2
+            residual[first[part]] = on_path * weights[part, :, None]
+        at_ends = residual[first]
+        residual.index_add_(0, second.to(residual.device), at_ends, alpha=-1)
+        self.record(state, residual, self._probe(state, residual))
+
+    def _probe(self, state: BlockState, cotangents: Tensor) -> Tensor:
+        """Return Σ_s x_s ∘ W^T D_s on the probed components, and its total over all."""
+        stem = self.problem.factors.stem
+        # Σ_l x_l (W^T D)_l is the product of D with what the stem makes of x.
+        origin = stem(self.problem.centre[state.block.stratum, None])
+        total = torch.einsum("nh,nvh->v", state.hidden - origin, cotangents)
+        probed = state.probe_inputs.new_zeros(len(total), len(self.probe_members))
+        for part in self.row_chunks(len(cotangents), len(total)):
+            pulled = stem.pull_to(cotangents[part], self.probe_members)
+            probed += torch.einsum("nl,nvl->vl", state.probe_inputs[part], pulled)
+        summed = probed.reshape(len(total), *self.probe_shape).sum(-1)
+        return torch.cat([summed, total[:, None]], 1)
+
+    def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+        for outputs in self.output_slices:
+            yield self._products(state, groups, outputs)
+
+    def _products(self, state: BlockState, groups: list[slice], outputs: slice) -> Tensor:
+        """Return Σ_s x_s ∘ W^T D_s over groups of rows, (n_groups, n_outputs, n_columns)."""
+        first, last, n_maps = groups[0].start, groups[-1].stop, outputs.stop - outputs.start
+        group_of = torch.repeat_interleave(torch.tensor([g.stop - g.start for g in groups]))
+        group_of = group_of.to(state.hidden.device)
+        values = state.hidden.new_zeros(len(groups), n_maps, self.problem.samples.n_inputs)
+        for chunk in self.row_chunks(last - first, n_maps):
+            part = slice(first + chunk.start, first + chunk.stop)
+            products = self._cotangent_maps(state, part, outputs)
+            values.index_add_(0, group_of[chunk], products)
+        return self.problem.columns.reduce(values)
+
+    def _cotangent_maps(self, state: BlockState, part: slice, outputs: slice) -> Tensor:
+        cotangents = self._trapezoids(state, part)[:, outputs]
+        cotangents += (state.residual[part, outputs] / state.n_rounds).to(cotangents.dtype)
+        return self.problem.factors.stem.pull(cotangents).mul_(self.rows(state, part)[:, None])
+
+    def contract(self, state: BlockState, sums: Sums) -> None:
+        super().contract(state, sums)
+        if self.problem.bank is not None:
+            # The bank's own cotangents; its samples have no influence to be counted.
+            for part in self.row_chunks(len(self.problem.bank), self.problem.n_outputs):
+                rows = slice(part.start + state.n_samples, part.stop + state.n_samples)
+                maps = self._cotangent_maps(state, rows, slice(None)).sum(0)
+                sums.add("map", state.n_rounds * self.problem.columns.reduce(maps))
+
+    def pull(self, slope: Tensor, outputs: slice) -> Tensor:
+        return self.problem.factors.stem.pull(slope[..., outputs, :])
+
+    def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
+        targets = state.targets[:, outputs]
+        mean = torch.einsum("nv,nvh->vh", targets, state.slopes[:, outputs]) / state.n_samples
+        return self.problem.factors.stem.pull(mean)
+
+    def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
+        n, n_maps = min(state.n_samples, N_MOMENT_SAMPLES), outputs.stop - outputs.start
+        total = torch.zeros_like(self.problem.cross[0, outputs])
+        for part in self.row_chunks(n, n_maps):
+            pulled = self.pull(state.slopes[part], outputs)
+            total += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)
+        return total / n

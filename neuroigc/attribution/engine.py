@@ -1,0 +1,367 @@
+"""Pairs and points on the one side, sums on the other: what both regimes share.
+
+IGC is half the mean over all pairs of (y_i - y_j) IG(x_i, x_j), divided by both standard
+deviations. The integral along each path is taken apart: the trapezoid of its two ends, whose
+mean over all pairs has a closed form in the gradients at the samples alone, plus what the path
+deviates from it, estimated from random pairs and random points. Nothing of this is biased.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
+from neuroigc.attribution.gradients import gradients
+from neuroigc.attribution.pairs import Block, draw_bank_pairs, draw_pairs
+from neuroigc.attribution.paths import draw_points
+from neuroigc.attribution.problem import CHUNK_NUMBERS, Problem
+
+__all__ = ["BlockState", "Engine", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to estimate.
+
+    Attributes
+    ----------
+    n_points : int
+        Points per path (even: they come in antithetic couples).
+    seed : int
+    n_rows : int or None
+        Points differentiated at once; None to choose by memory.
+    n_probe : int
+        Components on which the numerical error is measured.
+    n_sample_groups : int
+        Random groups of samples whose spread gives the standard errors.
+    """
+
+    n_points: int = 2
+    seed: int = 0
+    n_rows: int | None = None
+    n_probe: int = 1024
+    n_sample_groups: int = 128
+
+
+@dataclass
+class BlockState:
+    """What is known of one block: of its samples and, if they are not the same, its baselines.
+
+    Rows are the block's samples in their random order, then the bank of baselines if there is
+    one.
+
+    Attributes
+    ----------
+    block : Block
+    targets : Tensor of shape (n_rows, n_outputs)
+        Centred targets; zero for a bank of baselines.
+    hidden : Tensor of shape (n_rows, n_hidden)
+        Output of the stem.
+    inputs : Tensor of shape (n_rows, n_inputs) or None
+        Centred inputs, where they are small enough to be kept.
+    probe_inputs : Tensor of shape (n_rows, n_probe_inputs)
+        Centred inputs at the probed components.
+    slopes : Tensor of shape (n_rows, n_values, n_hidden or n_inputs)
+        Gradients at the rows.
+    mean_slope : Tensor of shape (n_values, n_hidden or n_inputs)
+        Mean gradient at the baselines.
+    residual : Tensor of shape (n_rows, n_values, any)
+        Sums over rounds of what paths deviate from their trapezoids, float64.
+    probe : Tensor of shape (n_outputs, n_probe + 1)
+        The trapezoids' part of the map, on the probed components; last its sum over all.
+    probe_sum, probe_squares : Tensor of shape (n_outputs, n_probe + 1)
+        Sums over rounds of the deviations' part, and of its squares.
+    n_rounds : int
+    """
+
+    block: Block
+    targets: Tensor
+    hidden: Tensor
+    inputs: Tensor | None
+    probe_inputs: Tensor
+    slopes: Tensor
+    mean_slope: Tensor
+    residual: Tensor
+    probe: Tensor
+    probe_sum: Tensor
+    probe_squares: Tensor
+    n_rounds: int = 0
+
+    @property
+    def n_samples(self) -> int:
+        """Return the number of samples among the rows."""
+        return len(self.block.samples)
+
+
+class Engine(ABC):
+    """One regime of the estimator.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : Settings
+    """
+
+    #: Whether a block's inputs are kept in memory, and rounds of pairs to begin with.
+    keeps_inputs = False
+    first_rounds = 4
+
+    def __init__(self, problem: Problem, settings: Settings) -> None:
+        self.problem, self.settings = problem, settings
+        self.probe_columns, members = problem.columns.probe(settings.n_probe, settings.seed)
+        self.probe_shape, self.probe_members = members.shape, members.reshape(-1)
+        n_maps = max(1, CHUNK_NUMBERS // max(problem.samples.n_inputs, problem.columns.n_columns))
+        self.output_slices = [
+            slice(v, min(v + n_maps, problem.n_outputs))
+            for v in range(0, problem.n_outputs, n_maps)
+        ]
+
+    @property
+    @abstractmethod
+    def bytes_per_sample(self) -> int:
+        """Return the memory that one sample of a block takes while it is worked on."""
+
+    @abstractmethod
+    def open(self, block: Block) -> BlockState:
+        """Take the gradients at the samples of a block."""
+
+    @abstractmethod
+    def advance(self, state: BlockState, shift: int) -> None:
+        """Add one round of pairs."""
+
+    @abstractmethod
+    def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+        """Yield, for each slice of outputs, sums over groups of rows of c x g, by column."""
+
+    @abstractmethod
+    def pull(self, slope: Tensor, outputs: slice) -> Tensor:
+        """Map sums of gradients (..., n_values, any) to outputs' at the input."""
+
+    @abstractmethod
+    def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[c g] at the input, (n_outputs, n_inputs)."""
+
+    @abstractmethod
+    def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[x g] at the input, (n_outputs, n_inputs)."""
+
+    def start(self, block: Block, slopes: Callable[[Tensor], Tensor], width: int) -> BlockState:
+        """Return the state of a block before its first round, its probe still empty."""
+        problem, n = self.problem, len(block.samples)
+        hidden = problem.hidden_of(block.samples)
+        targets = problem.targets[torch.from_numpy(block.samples)].to(hidden.dtype)
+        if problem.bank is not None:
+            with torch.no_grad():
+                hidden = torch.cat([hidden, problem.factors.stem(problem.bank)])
+            targets = torch.cat([targets, targets.new_zeros(len(problem.bank), targets.shape[1])])
+        at_rows = slopes(hidden)
+        parts = [self.read(block, part) for part in self.row_chunks(len(hidden))]
+        zeros = hidden.new_zeros(
+            problem.n_outputs, len(self.probe_columns) + 1, dtype=torch.float64
+        )
+        return BlockState(
+            block=block,
+            targets=targets,
+            hidden=hidden,
+            inputs=torch.cat(parts) if self.keeps_inputs else None,
+            probe_inputs=torch.cat([part[:, self.probe_members] for part in parts]),
+            slopes=at_rows,
+            mean_slope=(at_rows if problem.bank is None else at_rows[n:]).mean(0),
+            residual=hidden.new_zeros(len(hidden), at_rows.shape[1], width, dtype=torch.float64),
+            probe=zeros,
+            probe_sum=zeros.clone(),
+            probe_squares=zeros.clone(),
+        )
+
+    def read(self, block: Block, part: slice) -> Tensor:
+        """Read inputs (n, n_inputs) of some rows of a block, centred on the mean baseline."""
+        n, bank = len(block.samples), self.problem.bank
+        start, stop, _ = part.indices(n if bank is None else n + len(bank))
+        inputs = self.problem.samples.rows(block.samples[start : min(stop, n)])
+        if bank is not None and stop > n:
+            inputs = torch.cat([inputs, bank[max(start - n, 0) : stop - n]])
+        return inputs - self.problem.centre[block.stratum]
+
+    def rows(self, state: BlockState, part: slice) -> Tensor:
+        """Return inputs of some rows of a block, centred on the mean baseline."""
+        return self.read(state.block, part) if state.inputs is None else state.inputs[part]
+
+    def row_chunks(self, n: int, width: int = 1) -> list[slice]:
+        """Cut n rows into slices; ``width`` is how many maps are made of each row."""
+        step = max(1, CHUNK_NUMBERS // (width * self.problem.samples.n_inputs))
+        return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+    def rows_at_once(self) -> int:
+        """Return how many points are differentiated at once."""
+        if self.settings.n_rows is not None:
+            return self.settings.n_rows
+        widest = max(self.problem.factors.stem.n_hidden, 1024)
+        return min(max(CHUNK_NUMBERS // (2 * widest), 16), 2048)
+
+    def differentiate(
+        self,
+        points: Tensor,
+        stratum: int,
+        *,
+        latent: bool,
+        after: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+    ) -> Tensor:
+        """Return gradients (n, n_values, any) of outputs, or latents, at hidden points."""
+        factors = self.problem.factors
+        conditions = self.problem.condition_of(stratum, len(points))
+        function = factors.latents if latent else factors.outputs
+        return gradients(lambda hidden: function(hidden, conditions), points, after)
+
+    def draw(self, block: Block, shift: int) -> tuple[Tensor, Tensor, float]:
+        """Draw a round of pairs: rows of path ends, rows of baselines, and the pairs' weight."""
+        seed, bank, n = self.settings.seed, self.problem.bank, len(block.samples)
+        if bank is None:
+            pairs = draw_pairs(block, shift, seed=seed)
+        else:
+            pairs = draw_bank_pairs(block, len(bank), shift, seed=seed)
+        second = torch.from_numpy(pairs.second) + (0 if bank is None else n)
+        # Pairs of samples are compared in both directions, which count half each.
+        weight = pairs.weight / 2 if bank is None else pairs.weight
+        return torch.from_numpy(pairs.first), second, weight
+
+    def paths(
+        self, state: BlockState, first: Tensor, second: Tensor, shift: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of the pairs and points (n_points * n_pairs, n_hidden) on their paths."""
+        n_points = self.settings.n_points
+        drawn = draw_points(state.block.samples, shift, n_points=n_points, seed=self.settings.seed)
+        t = torch.from_numpy(drawn).to(state.hidden.device, state.hidden.dtype)
+        step = max(1, self.rows_at_once() // n_points)
+        for start in range(0, len(first), step):
+            part = slice(start, start + step)
+            x, baseline = state.hidden[first[part]], state.hidden[second[part]]
+            on_path = baseline + t[:, part, None] * (x - baseline)
+            yield part, on_path.reshape(-1, on_path.shape[-1])
+
+    def record(self, state: BlockState, residual: Tensor, probe: Tensor) -> None:
+        """Add one round's deviations to a block."""
+        state.residual += residual
+        state.probe_sum += probe
+        state.probe_squares += probe.double() ** 2
+        state.n_rounds += 1
+
+    def is_partial(self, block: Block) -> bool:
+        """Return whether pairs with samples of other blocks are left to the closed form."""
+        return self.problem.bank is None and len(block.samples) < block.stratum_size
+
+    def excess(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return n E[c x] E[g] / 2 of a block, (n_outputs, n_inputs), to be replaced by strata's."""
+        cross = torch.zeros_like(self.problem.cross[0, outputs])
+        for part in self.row_chunks(state.n_samples):
+            cross += state.targets[part, outputs].T @ self.rows(state, part)
+        return cross * self.pull(state.mean_slope, outputs) / 2
+
+    def product_of_means(self, sums: Sums, n_rounds: int, outputs: slice) -> Tensor:
+        """Return the closed form's n E[c x] E[g] / 2 of whole strata, (n_outputs, n_inputs)."""
+        cross = self.problem.cross[:, outputs]
+        # A sum of gradients over a stratum carries its number of samples.
+        slopes = (sums["slope"] / n_rounds).to(cross.dtype)
+        pulled = [self.pull(slope, outputs) for slope in slopes]
+        return torch.stack([c * g for c, g in zip(cross, pulled, strict=True)]).sum(0) / 2
+
+    def at_probe(self, maps: Tensor) -> Tensor:
+        """Return maps (n_outputs, n_inputs) on the probed components, and their totals."""
+        probed = maps[:, self.probe_members].reshape(len(maps), *self.probe_shape).sum(-1)
+        return torch.cat([probed, maps.sum(1, keepdim=True)], 1)
+
+    def close_probe(self, state: BlockState) -> None:
+        """Take out of a block's probe what strata will put in."""
+        if self.is_partial(state.block):
+            for outputs in self.output_slices:
+                state.probe[outputs] -= self.at_probe(self.excess(state, outputs))
+
+    def fold(self, state: BlockState, sums: Sums) -> None:
+        """Add a block's part of the probed map, and of its numerical variance."""
+        k = state.n_rounds
+        sums.add("probe", k * state.probe + state.probe_sum)
+        variance = (state.probe_squares - state.probe_sum**2 / k) / (k * (k - 1))
+        sums.add("probe_variance", k**2 * variance.clamp(min=0))
+        if self.is_partial(state.block):
+            slope = state.slopes.sum(0, dtype=torch.float64)
+            by_stratum = slope.new_zeros(len(self.problem.centre), *slope.shape)
+            by_stratum[state.block.stratum] = k * slope
+            sums.add("slope", by_stratum)
+
+    def contract(self, state: BlockState, sums: Sums) -> None:
+        """Add a block's part of the map, and of its sampling variance."""
+        problem, k = self.problem, state.n_rounds
+        bounds, n = self._group_bounds(state.block), state.n_samples
+        group_of = torch.repeat_interleave(torch.tensor(bounds).diff())
+        n_groups = len(bounds) - 1
+        group_of = group_of.to(state.hidden.device)
+        sizes = torch.tensor(bounds).diff().to(state.hidden.device)
+        influence = group_sums(
+            problem.influence[torch.from_numpy(state.block.samples)], group_of, n_groups
+        )
+        targets = group_sums(state.targets[:n], group_of, n_groups)
+        moments = [GroupMoments(sizes, influence[:, v]) for v in self.output_slices]
+        means = [self._means(state, outputs) for outputs in self.output_slices]
+        n_maps = self.output_slices[0].stop
+        step = max(1, CHUNK_NUMBERS // (n_maps * problem.samples.n_inputs))
+        for g in range(0, n_groups, step):
+            groups = range(g, min(g + step, n_groups))
+            parts = [slice(bounds[h], bounds[h + 1]) for h in groups]
+            x = torch.stack([self.rows(state, part).sum(0) for part in parts])
+            slopes = torch.stack([state.slopes[part].sum(0) for part in parts])
+            index = slice(g, groups.stop)
+            for s, values in enumerate(self.products(state, parts)):
+                outputs = self.output_slices[s]
+                sums.add("map", k * values.sum(0), outputs, problem.n_outputs)
+                attribution, weighted = means[s]
+                further = -targets[index, outputs, None] * attribution
+                if problem.bank is None:
+                    further -= x[:, None] * weighted / 2
+                    cross = problem.cross[state.block.stratum, outputs]
+                    further += cross * self.pull(slopes, outputs) / 2
+                moments[s].add(index, values + problem.columns.reduce(further))
+        for s, outputs in enumerate(self.output_slices):
+            moments[s].finish(sums, k, outputs, problem.n_outputs)
+            if self.is_partial(state.block):
+                excess = problem.columns.reduce(self.excess(state, outputs))
+                sums.add("map", -k * excess, outputs, problem.n_outputs)
+
+    def _means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor]:
+        """Return a block's mean attribution, and E[c g], by trapezoids.
+
+        Besides its own product of target and attribution, a sample acts on the covariance
+        through the mean target and, as a baseline, through the other samples' attributions.
+        """
+        stratum = state.block.stratum
+        offset = self.problem.mean[stratum] - self.problem.centre[stratum]
+        pulled = self.pull(state.mean_slope, outputs)
+        attribution = (self.mean_product(state, outputs) + offset * pulled) / 2
+        return attribution, self.mean_weighted(state, outputs)
+
+    def _group_bounds(self, block: Block) -> list[int]:
+        """Cut a block's samples into random groups; return where they begin, and the end."""
+        n = len(block.samples)
+        share = -(-self.settings.n_sample_groups * n // self.problem.n_samples)
+        n_groups = min(n, max(share, 2))
+        return [n * g // n_groups for g in range(n_groups + 1)]
+
+    def assemble(self, sums: Sums, n_rounds: int) -> Tensor:
+        """Return the covariance map summed over samples, (n_outputs, n_columns)."""
+        whole = sums["map"] / n_rounds
+        if "slope" in sums:
+            for outputs in self.output_slices:
+                product = self.product_of_means(sums, n_rounds, outputs)
+                whole[outputs] += self.problem.columns.reduce(product)
+        return whole
+
+    def assemble_probe(self, sums: Sums, n_rounds: int) -> Tensor:
+        """Return the same on the probed components, (n_outputs, n_probe + 1), the total last."""
+        whole = sums["probe"] / n_rounds
+        if "slope" in sums:
+            for outputs in self.output_slices:
+                whole[outputs] += self.at_probe(self.product_of_means(sums, n_rounds, outputs))
+        return whole

@@ -1,0 +1,96 @@
+"""Derivatives of a caller's model, which is left as it was found."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from neuroigc._validation import InputError
+
+__all__ = ["borrow", "choose_device", "gradients"]
+
+
+def choose_device(device: str | torch.device, model: nn.Module) -> torch.device:
+    """Return the device to compute on; "auto" is CUDA if there is one, else the model's."""
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise InputError(
+                "device", expected='"auto" or a torch device', got=repr(device)
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def borrow(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Yield the model in evaluation mode, without gradients of its weights, on ``device``.
+
+    Train flags and ``requires_grad`` are restored at the end. A model that lives elsewhere is
+    copied, never moved.
+    """
+    if any(p.device != device for p in model.parameters()):
+        yield copy.deepcopy(model).to(device).eval().requires_grad_(False)
+        return
+    training = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield model.eval().requires_grad_(False)
+    finally:
+        for module, flag in training:
+            module.training = flag
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+
+
+def gradients(
+    function: Callable[[Tensor], Tensor], points: Tensor, after: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return gradients of a function of rows of points.
+
+    Parameters
+    ----------
+    function : callable
+        Maps (n, d) to values (n, k); each row of values depends on its own row alone.
+    points : Tensor of shape (n, d)
+    after : callable
+        Applied to the gradient (n, d) of each value, so that only what it returns is held.
+
+    Returns
+    -------
+    Tensor of shape (n, k, ...)
+        What ``after`` returned, for each value.
+    """
+    leaf = points.detach().requires_grad_(True)
+    rows: list[Tensor] = []
+    with torch.enable_grad():
+        # An in-place first layer may not touch a leaf, so it gets a copy.
+        values = function(leaf.clone())
+        check_differentiable(values)
+        for k in range(values.shape[1]):
+            more = k < values.shape[1] - 1
+            (gradient,) = torch.autograd.grad(values[:, k].sum(), leaf, retain_graph=more)
+            rows.append(after(gradient))
+    return torch.stack(rows, 1)
+
+
+def check_differentiable(values: Tensor) -> None:
+    """Raise if nothing connects the values to what they were computed from."""
+    if not values.requires_grad:
+        raise not_differentiable()
+
+
+def not_differentiable() -> InputError:
+    """Return the error for a model whose output has no gradient with respect to its input."""
+    return InputError(
+        "model",
+        expected="outputs that torch can differentiate with respect to the inputs",
+        got="outputs without a gradient",
+        fix="Look for torch.no_grad, detach, argmax or numpy inside forward().",
+    )

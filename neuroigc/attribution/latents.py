@@ -1,0 +1,134 @@
+"""Many outputs, small input: attributions to the latents before the head serve all outputs.
+
+With A_s the mean integrated gradients of the H latents for sample s, the map of output v is
+E[c_sv Σ_k V_vk A_sk]: H backward passes per point instead of one per output, and one dense
+product over all outputs per block of samples. What is held is samples of one block x latents x
+pixels, never samples x outputs x pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from neuroigc.attribution.engine import BlockState, Engine
+from neuroigc.attribution.pairs import Block
+from neuroigc.attribution.problem import CHUNK_NUMBERS
+
+__all__ = ["LatentEngine"]
+
+# Samples of a block from which the mean of target times gradient is taken, for standard errors.
+N_MOMENT_SAMPLES = 32
+
+
+class LatentEngine(Engine):
+    """Regime of many outputs: one backward pass per latent and point."""
+
+    keeps_inputs = True
+    first_rounds = 2
+
+    @property
+    def head(self) -> Tensor:
+        """Return the head's weights (n_outputs, n_latents)."""
+        if self.problem.factors.head is None:
+            raise RuntimeError("the regime of many outputs needs an affine head")
+        return self.problem.factors.head[0]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        numbers = self.problem.samples.n_inputs + 3 * self.problem.columns.n_columns
+        return 8 * self.head.shape[1] * numbers
+
+    def rows_at_once(self) -> int:
+        if self.settings.n_rows is not None:
+            return self.settings.n_rows
+        numbers = self.head.shape[1] * self.problem.samples.n_inputs
+        return min(max(4 * CHUNK_NUMBERS // numbers, 8), 512)
+
+    def open(self, block: Block) -> BlockState:
+        def slopes(hidden: Tensor) -> Tensor:
+            parts = hidden.split(self.rows_at_once())
+            return torch.cat([self._differentiate(p, block.stratum, 1) for p in parts])
+
+        state = self.start(block, slopes, self.problem.columns.n_columns + 1)
+        for part in self._chunks(state):
+            state.probe += self._probe(state, self._trapezoids(state, part), part)
+        self.close_probe(state)
+        return state
+
+    def pull(self, slope: Tensor, outputs: slice) -> Tensor:
+        return self.head[outputs] @ slope
+
+    def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
+        n = min(state.n_samples, N_MOMENT_SAMPLES)
+        return self._contract_latents(state.targets[:n], state.slopes[:n], outputs) / n
+
+    def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
+        n = state.n_samples
+        x = self.rows(state, slice(0, n))
+        return self.head[outputs] @ torch.einsum("nl,nkl->kl", x, state.slopes[:n]) / n
+
+    def _differentiate(self, points: Tensor, stratum: int, n_points: int) -> Tensor:
+        """Return latents' gradients at the input (n, n_latents, n_inputs), averaged over points."""
+
+        def pulled(gradient: Tensor) -> Tensor:
+            mean = gradient.reshape(n_points, -1, gradient.shape[-1]).mean(0)
+            return self.problem.factors.stem.pull(mean)
+
+        return self.differentiate(points, stratum, latent=True, after=pulled)
+
+    def _chunks(self, state: BlockState) -> list[slice]:
+        """Cut a block's samples so that their latents' maps stay small."""
+        return self.row_chunks(state.n_samples, self.head.shape[1])
+
+    def _trapezoids(self, state: BlockState, part: slice) -> Tensor:
+        """Return latents' mean trapezoids, but for a term that is the same for all samples."""
+        x = self.rows(state, part)[:, None]
+        return self._columns(x * (state.slopes[part] + state.mean_slope) / 2)
+
+    def _columns(self, maps: Tensor) -> Tensor:
+        """Reduce maps (..., n_inputs) to columns and, last, their total."""
+        return torch.cat([self.problem.columns.reduce(maps), maps.sum(-1, keepdim=True)], -1)
+
+    def _contract_latents(self, targets: Tensor, maps: Tensor, outputs: slice) -> Tensor:
+        """Return Σ_s c_sv Σ_k V_vk A_sk of maps (n, n_latents, any), for some outputs v."""
+        weights = (targets[:, outputs].T[:, :, None] * self.head[outputs, None]).flatten(1)
+        return weights @ maps.flatten(0, 1)
+
+    def _probe(self, state: BlockState, maps: Tensor, part: slice) -> Tensor:
+        """Return the outputs' map on the probed components, and its total over all."""
+        probed = torch.cat([maps[..., self.probe_columns], maps[..., -1:]], -1)
+        targets = state.targets[part]
+        slices = self.output_slices
+        return torch.cat([self._contract_latents(targets, probed, v) for v in slices])
+
+    def advance(self, state: BlockState, shift: int) -> None:
+        first, second, weight = self.draw(state.block, shift)
+        residual = torch.zeros_like(state.residual, dtype=state.slopes.dtype)
+        inputs = self.rows(state, slice(None))
+        for part, points in self.paths(state, first, second, shift):
+            i, j = first[part], second[part]
+            maps = self._differentiate(points, state.block.stratum, self.settings.n_points)
+            maps -= (state.slopes[i] + state.slopes[j]) / 2
+            maps *= (inputs[i] - inputs[j])[:, None] * weight
+            residual[i] = self._columns(maps)
+        if self.problem.bank is None:
+            # What a pair gives to one sample, it takes from the other.
+            residual.index_add_(0, second.to(residual.device), residual.clone(), alpha=-1)
+        everyone = slice(0, state.n_samples)
+        self.record(state, residual, self._probe(state, residual[everyone], everyone))
+
+    def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+        maps = []
+        for part in groups:
+            deviation = state.residual[part, :, :-1] / state.n_rounds
+            trapezoids = self._trapezoids(state, part)[..., :-1]
+            maps.append(trapezoids + deviation.to(trapezoids.dtype))
+        for outputs in self.output_slices:
+            sums = [
+                self._contract_latents(state.targets[part], of_group, outputs)
+                for part, of_group in zip(groups, maps, strict=True)
+            ]
+            yield torch.stack(sums)
