@@ -81,7 +81,7 @@ class FigureFolder:
         with mpl.rc_context(_STYLE):
             canvas = plot(*arguments, **options)
             with atomic_path(path) as temporary:
-                canvas.savefig(temporary, metadata=metadata, facecolor="white")
+                canvas.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.05)
             plt.close(canvas)
         return path
 
