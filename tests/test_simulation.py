@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from neuroigc._validation import InputError
-from neuroigc.datasets import _paths, load_nsd, load_nsd_images, make_study, simulation
+from neuroigc.datasets import (
+    _paths,
+    load_nsd,
+    load_nsd_images,
+    make_study,
+    simulation,
+    synthetic_betas,
+)
 from neuroigc.datasets.simulation import load_truth
 from neuroigc.datasets.synthetic_images import make_scene
 from neuroigc.datasets.synthetic_retinotopy import visual_mask
@@ -138,7 +145,7 @@ def test_readers_never_open_the_truth(study, tmp_path):
 
 
 def test_noise_ceilings_are_those_of_nsd(all_eight):
-    for subject, expected in enumerate(simulation.MEDIAN_NCSNR, start=1):
+    for subject, expected in enumerate(synthetic_betas.MEDIAN_NCSNR, start=1):
         ncsnr = ncsnr_file(all_eight, subject)
         fraction = both(load_truth(all_eight, subject), "signal_fraction")
         np.testing.assert_allclose(ncsnr**2 / (1 + ncsnr**2), fraction, atol=1e-6)
@@ -176,7 +183,7 @@ def test_noise_is_partly_smooth_over_cortex(study):
     z = betas(study, 1, 1)[:10242]
     z = (z - z.mean(axis=1, keepdims=True)) / z.std(axis=1, keepdims=True)
     near = (z * z[neighbour]).mean(axis=1)[silent & silent[neighbour]]
-    assert near.mean() == pytest.approx(simulation.SMOOTH_SHARE, abs=0.03)
+    assert near.mean() == pytest.approx(synthetic_betas.SMOOTH_SHARE, abs=0.03)
     assert abs((z * np.roll(z, 5000, axis=0)).mean()) < 0.02
 
 

@@ -11,7 +11,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +23,8 @@ from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import layouts
+from neuroigc.datasets.synthetic_betas import HEMISPHERES, MEDIAN_NCSNR, Subject
+from neuroigc.datasets.synthetic_design import N_REPEATS, Design
 from neuroigc.datasets.synthetic_images import CATEGORIES, make_scene
 from neuroigc.datasets.synthetic_responses import (
     BANDS_CPD,
@@ -33,38 +34,21 @@ from neuroigc.datasets.synthetic_responses import (
 )
 from neuroigc.datasets.synthetic_retinotopy import (
     ATLAS_TABLES,
-    N_VERTICES,
     PRF_BY_AREA,
     SPACE,
     VisualCortex,
     area_names,
     make_visual_cortex,
-    mesh_coordinates,
     visual_mask,
 )
 
 __all__ = ["load_truth", "make_study"]
 
-HEMISPHERES = ("left", "right")
 N_SESSIONS = (14, 2, 2, 2, 3, 2, 2, 2)
-N_REPEATS = 3  # of each shared image
-# Median signal-to-noise ratio of single trials in NSD's eight subjects; relative to it the areas,
-# and the spread within an area (SD of the logarithm).
-MEDIAN_NCSNR = (0.490, 0.510, 0.431, 0.392, 0.542, 0.439, 0.371, 0.323)
-NCSNR_BY_AREA = {"V1": 1.05, "V2": 1.0, "V3": 1.0, "hV4": 1.15}
-NCSNR_ELSEWHERE, NCSNR_SCATTER = 0.75, 0.3
-# Noise: share of its variance that is smooth over cortex, and how smooth (mm, number of bumps).
-SMOOTH_SHARE, SMOOTH_WIDTH_MM, N_BUMPS = 0.15, 25.0, 100
-# Percent signal change: SD of a vertex, its mean in SDs, and what changes from session to session.
-RESPONSE_SD, RESPONSE_SD_SCATTER, RESPONSE_MEAN = 1.5, 0.3, 0.8
-SESSION_GAIN_SCATTER, SESSION_OFFSET = 0.15, 0.4
-# Subjects whose last session misses ventral vertices (left, right), in NSD's proportion.
-N_MISSING = {6: (2, 20), 8: (2, 1)}
-DESIGN_STREAM, CORTEX_STREAM, SESSION_STREAM = 2, 3, 4
+CORTEX_STREAM, SESSION_STREAM = 3, 4
 BLOCK = 64  # images that are rendered together; part of the answer, as sums round
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 
@@ -136,7 +120,7 @@ def make_study(
             got=f"{root}, which has files",
             fix="Choose another folder, or remove what is there.",
         )
-    design = _Design.make(sessions, trials_per_session, n_shared_images, seed)
+    design = Design.make(sessions, trials_per_session, n_shared_images, seed)
     layouts.write_experiment(
         root,
         master_ordering=design.ordering + 1,
@@ -157,11 +141,11 @@ def make_study(
             root, design, observers, image_size, seed, pool, progress
         )
         subjects = [
-            _Subject.make(s, cortices[s], observers[s], signals[s], rngs[s])
+            Subject.make(s + 1, cortices[s], observers[s], signals[s], rngs[s])
             for s in range(n_subjects)
         ]
-        visits = [(s, k) for s, count in enumerate(sessions) for k in range(count)]
-        write = partial(_write_session, root, design, subjects, sessions, seed)
+        visits = [(s, k, k == n - 1) for s, n in enumerate(sessions) for k in range(n)]
+        write = partial(_write_session, root, design, subjects, seed)
         for _ in track(
             _in_order(pool, write, visits), show=progress, label="sessions", total=len(visits)
         ):
@@ -176,7 +160,7 @@ def make_study(
         "image_size": image_size,
         "seed": seed,
     }
-    _write_truth(root, subjects, categories, settings)
+    _write_truth(root, cortices, subjects, categories, settings)
     return root
 
 
@@ -211,120 +195,9 @@ def load_truth(root: str | os.PathLike[str], subject: int) -> dict[str, dict[str
         return {h: {name: file[f"{h}_{name}"] for name in sorted(names)} for h in HEMISPHERES}
 
 
-@dataclass(frozen=True)
-class _Design:
-    """Who sees what and when, 0-based throughout."""
-
-    ordering: IntArray  # (n_trials,) columns of subject_images; the same for all subjects
-    subject_images: IntArray  # (n_subjects, n_columns) numbers of images
-    seen: list[IntArray]  # for each subject the numbers of its images, ascending
-    n_images: int
-    trials_per_session: int
-
-    @classmethod
-    def make(
-        cls, sessions: tuple[int, ...], trials_per_session: int, n_shared: int, seed: int
-    ) -> _Design:
-        rng = np.random.default_rng([seed, 0, 0, DESIGN_STREAM])
-        trials = [count * trials_per_session for count in sessions]
-        # All shared trials lie in the sessions that every subject has; new images fill the rest.
-        is_shared = np.zeros(max(trials), dtype=bool)
-        is_shared[rng.permutation(min(trials))[: N_REPEATS * n_shared]] = True
-        ordering = np.empty(max(trials), dtype=np.int64)
-        ordering[is_shared] = rng.permutation(np.repeat(np.arange(n_shared), N_REPEATS))
-        ordering[~is_shared] = n_shared + np.arange(np.sum(~is_shared))
-        n_own = [count - N_REPEATS * n_shared for count in trials]
-        n_images = n_shared + sum(n_own)
-        numbers = rng.permutation(n_images)
-        shared, own = numbers[:n_shared], np.split(numbers[n_shared:], np.cumsum(n_own)[:-1])
-        # Columns behind a subject's last session are never shown; they point to others' images.
-        subject_images = np.array(
-            [
-                np.r_[shared, mine, np.setdiff1d(numbers, np.r_[shared, mine])[: max(n_own) - n]]
-                for mine, n in zip(own, n_own, strict=True)
-            ]
-        )
-        seen = [np.sort(np.r_[shared, mine]) for mine in own]
-        return cls(ordering, subject_images, seen, n_images, trials_per_session)
-
-    def rows(self, subject: int, session: int) -> IntArray:
-        """Return for each trial of a session the row of its image in ``seen``."""
-        trials = slice(session * self.trials_per_session, (session + 1) * self.trials_per_session)
-        images = self.subject_images[subject, self.ordering[trials]]
-        return np.searchsorted(self.seen[subject], images)
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """All that makes the responses of one subject, left hemisphere first."""
-
-    number: int
-    cortex: VisualCortex
-    vertices: IntArray  # (n_signals,) where the signals belong in both hemispheres
-    signals: FloatArray  # (n_images, n_signals) mean 0, SD 1
-    signal_fraction: FloatArray  # (2 * N_VERTICES,)
-    coverage: FloatArray
-    response_sd: FloatArray  # percent signal change
-    bumps: list[FloatArray]  # per hemisphere (N_BUMPS, N_VERTICES): patterns of smooth noise
-
-    @classmethod
-    def make(
-        cls,
-        index: int,
-        cortex: VisualCortex,
-        observer: SeeingCortex,
-        signals: FloatArray,
-        rng: np.random.Generator,
-    ) -> _Subject:
-        vertices = np.concatenate(
-            [observer.vertices[h] + i * N_VERTICES for i, h in enumerate(HEMISPHERES)]
-        )
-        labels = np.concatenate([cortex.labels["prf-visualrois"][h] for h in HEMISPHERES])
-        areas = area_names(labels[vertices])
-        ratio = np.array([NCSNR_BY_AREA.get(area, NCSNR_ELSEWHERE) for area in areas])
-        ratio *= observer.coverage * np.exp(NCSNR_SCATTER * rng.standard_normal(len(ratio)))
-        ratio *= MEDIAN_NCSNR[index] / np.median(ratio)
-        fraction, coverage = np.zeros((2, 2 * N_VERTICES), dtype=np.float32)
-        fraction[vertices] = ratio**2 / (1 + ratio**2)
-        coverage[vertices] = observer.coverage
-        scatter = rng.standard_normal(2 * N_VERTICES, dtype=np.float32)
-        return cls(
-            index + 1,
-            cortex,
-            vertices,
-            (signals - signals.mean(axis=0)) / signals.std(axis=0),
-            fraction,
-            coverage,
-            RESPONSE_SD * np.exp(RESPONSE_SD_SCATTER * scatter),
-            [_smooth_patterns(hemisphere, rng) for hemisphere in HEMISPHERES],
-        )
-
-    @property
-    def ncsnr(self) -> FloatArray:
-        """Return signal SD over noise SD of single trials."""
-        return np.sqrt(self.signal_fraction / (1 - self.signal_fraction))
-
-    def by_hemisphere(self, name: str) -> dict[str, FloatArray]:
-        """Return one of the arrays over both hemispheres, taken apart."""
-        return dict(zip(HEMISPHERES, np.split(getattr(self, name), 2), strict=True))
-
-    def smooth(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Return (n, 2 * N_VERTICES) patterns that are smooth over cortex, of SD 1."""
-        weights = rng.standard_normal((2, n, N_BUMPS), dtype=np.float32)
-        return np.concatenate([w @ b for w, b in zip(weights, self.bumps, strict=True)], axis=1)
-
-
-def _smooth_patterns(hemisphere: str, rng: np.random.Generator) -> FloatArray:
-    sphere = mesh_coordinates("sphere", hemisphere)
-    centres = sphere[rng.choice(N_VERTICES, N_BUMPS, replace=False)]
-    squared = ((centres[:, None] - sphere) ** 2).sum(axis=-1)
-    bumps = np.exp(-0.5 * squared / SMOOTH_WIDTH_MM**2)
-    return (bumps / np.linalg.norm(bumps, axis=0)).astype(np.float32)
-
-
 def _show_images(
     root: Path,
-    design: _Design,
+    design: Design,
     observers: list[SeeingCortex],
     image_size: int,
     seed: int,
@@ -369,42 +242,12 @@ def _render(
 
 
 def _write_session(
-    root: Path,
-    design: _Design,
-    subjects: list[_Subject],
-    sessions: tuple[int, ...],
-    seed: int,
-    visit: tuple[int, int],
+    root: Path, design: Design, subjects: list[Subject], seed: int, visit: tuple[int, int, bool]
 ) -> None:
-    """Invent and write the single-trial responses of one session, percent signal change."""
-    index, session = visit
-    subject, rng = subjects[index], np.random.default_rng([seed, index, session, SESSION_STREAM])
-    rows = design.rows(index, session)
-    betas = rng.standard_normal((len(rows), 2 * N_VERTICES), dtype=np.float32)
-    betas *= np.float32(np.sqrt(1 - SMOOTH_SHARE))
-    betas += np.float32(np.sqrt(SMOOTH_SHARE)) * subject.smooth(len(rows), rng)
-    betas *= np.sqrt(1 - subject.signal_fraction)
-    strength = np.sqrt(subject.signal_fraction[subject.vertices])
-    betas[:, subject.vertices] += strength * subject.signals[rows]
-    # Sessions differ in scale and level, which is why readers standardise each of them.
-    gain = np.float32(np.exp(SESSION_GAIN_SCATTER * rng.standard_normal()))
-    level = np.where(subject.signal_fraction > 0, np.float32(RESPONSE_MEAN), np.float32(0))
-    betas += level + np.float32(SESSION_OFFSET) * subject.smooth(1, rng)
-    betas *= gain * subject.response_sd
-    if session == sessions[index] - 1 and subject.number in N_MISSING:
-        betas[:, _missing_vertices(N_MISSING[subject.number])] = np.nan
-    both = dict(zip(HEMISPHERES, np.split(betas.T, 2), strict=True))
-    layouts.write_betas(root, subject.number, session + 1, both, space=SPACE)
-
-
-def _missing_vertices(counts: tuple[int, int]) -> IntArray:
-    """Return the lowest vertices of the visual mask, where the signal drops out."""
-    missing = []
-    for i, (hemisphere, count) in enumerate(zip(HEMISPHERES, counts, strict=True)):
-        inside = np.flatnonzero(visual_mask()[hemisphere])
-        height = mesh_coordinates("white_matter", hemisphere)[inside, 2]
-        missing.append(inside[np.argsort(height, kind="stable")[:count]] + i * N_VERTICES)
-    return np.concatenate(missing)
+    index, session, is_last = visit
+    rng = np.random.default_rng([seed, index, session, SESSION_STREAM])
+    betas = subjects[index].measure(design.rows(index, session), rng, is_last=is_last)
+    layouts.write_betas(root, index + 1, session + 1, betas, space=SPACE)
 
 
 def _write_labels(root: Path, cortices: list[VisualCortex]) -> None:
@@ -417,11 +260,15 @@ def _write_labels(root: Path, cortices: list[VisualCortex]) -> None:
 
 
 def _write_truth(
-    root: Path, subjects: list[_Subject], categories: FloatArray, settings: dict[str, object]
+    root: Path,
+    cortices: list[VisualCortex],
+    subjects: list[Subject],
+    categories: FloatArray,
+    settings: dict[str, object],
 ) -> None:
     folder = make_output_folder(root / "truth", "root")
-    for subject in subjects:
-        cortex, truth = subject.cortex, {}
+    for cortex, subject in zip(cortices, subjects, strict=True):
+        truth = {}
         for hemisphere in HEMISPHERES:
             size, exponent = cortex.size_deg[hemisphere], cortex.exponent[hemisphere]
             arrays = {
