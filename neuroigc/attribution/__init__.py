@@ -12,6 +12,7 @@ from neuroigc.attribution.baselines import (
 )
 from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.igc import integrated_gradient_correlation
+from neuroigc.attribution.integrated_gradients import integrated_gradients
 from neuroigc.attribution.results import IGCResult, IGResult
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "ZeroBaseline",
     "factorise",
     "integrated_gradient_correlation",
+    "integrated_gradients",
 ]

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuroigc._validation import InputError
 from neuroigc.attribution.paths import BANK, uniform
+from neuroigc.attribution.samples import Samples
 
 __all__ = [
     "Baseline",
@@ -95,7 +98,23 @@ def check_baseline(baseline: object) -> Baseline:
     )
 
 
-def sampled_indices(baseline: SampledBaseline, n_samples: int, seed: int) -> NDArray[np.int64]:
+def baseline_bank(baseline: Baseline, samples: Samples, seed: int) -> Tensor | None:
+    """Return the baselines (n_baselines, n_inputs), or None where they are paired samples."""
+    if isinstance(baseline, PairedBaseline):
+        return None
+    if isinstance(baseline, SampledBaseline):
+        return samples.rows(_sampled_indices(baseline, len(samples), seed))
+    if isinstance(baseline, GivenBaseline):
+        given = Samples(_given_array(baseline, samples.shape), samples.device, samples.dtype)
+        return given.rows(slice(None))
+    zero = torch.zeros(1, samples.n_inputs, dtype=torch.float64, device=samples.device)
+    if isinstance(baseline, MeanBaseline):
+        for part in samples.chunks():
+            zero += samples.rows(part).sum(0, dtype=torch.float64) / len(samples)
+    return zero.to(samples.dtype)
+
+
+def _sampled_indices(baseline: SampledBaseline, n_samples: int, seed: int) -> NDArray[np.int64]:
     """Return which samples are the baselines, in ascending order."""
     if baseline.n > n_samples:
         raise InputError(
@@ -108,7 +127,7 @@ def sampled_indices(baseline: SampledBaseline, n_samples: int, seed: int) -> NDA
     return chosen
 
 
-def given_array(baseline: GivenBaseline, input_shape: tuple[int, ...]) -> NDArray[Any]:
+def _given_array(baseline: GivenBaseline, input_shape: tuple[int, ...]) -> NDArray[Any]:
     """Return the given baselines as (n_baselines, *input_shape)."""
     array = baseline.array
     array = array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)

@@ -27,7 +27,7 @@ def fingerprint(settings: Mapping[str, Any], *arrays: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def save_state(path: Path, identity: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+def save_state(path: Path, identity: str, arrays: Mapping[str, Any]) -> None:
     """Write the state in one piece: the file is either the old or the new one."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, identity=np.array(identity), **arrays)

@@ -27,11 +27,14 @@ class CotangentEngine(Engine):
 
     @property
     def bytes_per_sample(self) -> int:
+        """Return the memory that one sample takes: gradients, and cotangents in float64."""
         return 32 * self.problem.n_outputs * self.problem.factors.stem.n_hidden
 
     def open(self, block: Block) -> BlockState:
+        """Take the gradients at the samples, behind the stem."""
+
         def slopes(hidden: Tensor) -> Tensor:
-            parts = hidden.split(self.rows_at_once())
+            parts = torch.split(hidden, self.rows_at_once())
             return torch.cat([self.differentiate(p, block.stratum, latent=False) for p in parts])
 
         state = self.start(block, slopes, self.problem.factors.stem.n_hidden)
@@ -44,6 +47,7 @@ class CotangentEngine(Engine):
         return state.targets[part, :, None] * (state.slopes[part] + state.mean_slope) / 2
 
     def advance(self, state: BlockState, shift: int) -> None:
+        """Add one round of pairs to the cotangents."""
         first, second, weight = self.draw(state.block, shift)
         weights = (state.targets[first] - state.targets[second]) * weight
         residual = torch.zeros_like(state.slopes)
@@ -70,6 +74,7 @@ class CotangentEngine(Engine):
         return torch.cat([summed, total[:, None]], 1)
 
     def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+        """Yield Σ_s x_s ∘ W^T D_s over groups of rows, for each slice of outputs."""
         for outputs in self.output_slices:
             yield self._products(state, groups, outputs)
 
@@ -91,6 +96,7 @@ class CotangentEngine(Engine):
         return self.problem.factors.stem.pull(cotangents).mul_(self.rows(state, part)[:, None])
 
     def contract(self, state: BlockState, sums: Sums) -> None:
+        """Add a block's part of the map, that of a bank of baselines included."""
         super().contract(state, sums)
         if self.problem.bank is not None:
             # The bank's own cotangents; its samples have no influence to be counted.
@@ -100,14 +106,17 @@ class CotangentEngine(Engine):
                 sums.add("map", state.n_rounds * self.problem.columns.reduce(maps))
 
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
+        """Pull gradients back through the stem."""
         return self.problem.factors.stem.pull(slope[..., outputs, :])
 
     def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[c g] at the input, (n_outputs, n_inputs)."""
         targets = state.targets[:, outputs]
         mean = torch.einsum("nv,nvh->vh", targets, state.slopes[:, outputs]) / state.n_samples
         return self.problem.factors.stem.pull(mean)
 
     def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[x g] at the input, from some of the samples."""
         n, n_maps = min(state.n_samples, N_MOMENT_SAMPLES), outputs.stop - outputs.start
         total = torch.zeros_like(self.problem.cross[0, outputs])
         for part in self.row_chunks(n, n_maps):

@@ -19,7 +19,8 @@ from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
 from neuroigc.attribution.gradients import gradients
 from neuroigc.attribution.pairs import Block, draw_bank_pairs, draw_pairs
 from neuroigc.attribution.paths import draw_points
-from neuroigc.attribution.problem import CHUNK_NUMBERS, Problem
+from neuroigc.attribution.problem import Problem
+from neuroigc.attribution.samples import CHUNK_NUMBERS
 
 __all__ = ["BlockState", "Engine", "Settings"]
 
@@ -255,7 +256,7 @@ class Engine(ABC):
         return self.problem.bank is None and len(block.samples) < block.stratum_size
 
     def excess(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return n E[c x] E[g] / 2 of a block, (n_outputs, n_inputs), to be replaced by strata's."""
+        """Return n E[c x] E[g] / 2 of a block, (n_outputs, n_inputs); strata's will replace it."""
         cross = torch.zeros_like(self.problem.cross[0, outputs])
         for part in self.row_chunks(state.n_samples):
             cross += state.targets[part, outputs].T @ self.rows(state, part)
@@ -296,10 +297,8 @@ class Engine(ABC):
         """Add a block's part of the map, and of its sampling variance."""
         problem, k = self.problem, state.n_rounds
         bounds, n = self._group_bounds(state.block), state.n_samples
-        group_of = torch.repeat_interleave(torch.tensor(bounds).diff())
-        n_groups = len(bounds) - 1
-        group_of = group_of.to(state.hidden.device)
         sizes = torch.tensor(bounds).diff().to(state.hidden.device)
+        n_groups, group_of = len(sizes), torch.repeat_interleave(sizes)
         influence = group_sums(
             problem.influence[torch.from_numpy(state.block.samples)], group_of, n_groups
         )

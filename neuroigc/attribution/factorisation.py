@@ -21,6 +21,7 @@ Body = Callable[..., Tensor]
 _PASSIVE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_AFFINE = (nn.Linear, nn.Flatten, nn.Unflatten, *_CONVOLUTIONS, *_NORMS, *_PASSIVE)
 
 
 class IdentityStem:
@@ -53,12 +54,15 @@ class DenseStem(IdentityStem):
         self.hidden_shape = (self.n_hidden,)
 
     def __call__(self, inputs: Tensor) -> Tensor:
+        """Apply the matrix."""
         return torch.addmm(self.bias, inputs, self.weight.T)
 
     def pull(self, gradients: Tensor) -> Tensor:
+        """Multiply by the transposed matrix."""
         return gradients @ self.weight
 
     def pull_to(self, gradients: Tensor, components: Tensor) -> Tensor:
+        """Multiply by some columns of the matrix."""
         return gradients @ self.weight[:, components]
 
 
@@ -72,10 +76,12 @@ class ModuleStem(IdentityStem):
         self.n_hidden = torch.Size(self.hidden_shape).numel()
 
     def __call__(self, inputs: Tensor) -> Tensor:
+        """Run the module."""
         hidden: Tensor = self.module(inputs.reshape(-1, *self.input_shape))
         return hidden.flatten(1)
 
     def pull(self, gradients: Tensor) -> Tensor:
+        """Run the module backwards."""
         flat = gradients.reshape(-1, *self.hidden_shape)
         with torch.enable_grad():
             # The derivative of an affine map does not depend on where it is taken.
@@ -84,6 +90,7 @@ class ModuleStem(IdentityStem):
         return pulled.reshape(*gradients.shape[:-1], self.n_inputs)
 
     def pull_to(self, gradients: Tensor, components: Tensor) -> Tensor:
+        """Run the module backwards and choose."""
         return self.pull(gradients)[..., components]
 
 
@@ -211,9 +218,7 @@ def _unroll(module: nn.Module) -> list[nn.Module]:
 def _affine_prefix(layers: list[nn.Module]) -> int:
     """Count the leading layers that are together affine."""
     n = 0
-    while n < len(layers) and isinstance(
-        layers[n], (nn.Linear, nn.Flatten, nn.Unflatten, *_CONVOLUTIONS, *_NORMS, *_PASSIVE)
-    ):
+    while n < len(layers) and isinstance(layers[n], _AFFINE):
         n += 1
     return n
 
@@ -236,8 +241,8 @@ def _as_matrix(layers: list[nn.Module]) -> tuple[Tensor, Tensor] | None:
         if isinstance(layer, _PASSIVE):
             continue
         if isinstance(layer, nn.Linear):
-            weight = layer.weight
-            bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
+            weight: Tensor = layer.weight
+            bias: Tensor = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
             if matrix is not None:
                 weight, bias = weight @ matrix[0], weight @ matrix[1] + bias
         elif isinstance(layer, nn.BatchNorm1d) and matrix is not None:

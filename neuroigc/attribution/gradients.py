@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from neuroigc._validation import InputError
 
-__all__ = ["borrow", "choose_device", "gradients"]
+__all__ = ["borrow", "check_module", "choose_device", "gradients"]
+
+
+def check_module(model: object) -> None:
+    """Raise unless the model is a torch module."""
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            "model",
+            expected="a torch.nn.Module",
+            got=type(model).__name__ if not isinstance(model, type) else f"the class {model}",
+            fix="Of a neuroigc estimator pass the attribute module_.",
+        )
 
 
 def choose_device(device: str | torch.device, model: nn.Module) -> torch.device:

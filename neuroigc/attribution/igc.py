@@ -22,7 +22,7 @@ from neuroigc.attribution.checkpoint import fingerprint
 from neuroigc.attribution.cotangents import CotangentEngine
 from neuroigc.attribution.engine import Engine, Settings
 from neuroigc.attribution.estimate import Estimate, Estimator
-from neuroigc.attribution.gradients import borrow, choose_device
+from neuroigc.attribution.gradients import borrow, check_module, choose_device
 from neuroigc.attribution.latents import LatentEngine
 from neuroigc.attribution.problem import Problem, prepare
 from neuroigc.attribution.results import IGCResult
@@ -170,17 +170,6 @@ def integrated_gradient_correlation(
             stacklevel=2,
         )
     return _result(problem, estimate, settings)
-
-
-def check_module(model: object) -> None:
-    """Raise unless the model is a torch module."""
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            "model",
-            expected="a torch.nn.Module",
-            got=type(model).__name__ if not isinstance(model, type) else f"the class {model}",
-            fix="Of a neuroigc estimator pass the attribute module_.",
-        )
 
 
 def _check_options(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuroigc.attribution.engine import BlockState, Engine
 from neuroigc.attribution.pairs import Block
-from neuroigc.attribution.problem import CHUNK_NUMBERS
+from neuroigc.attribution.samples import CHUNK_NUMBERS
 
 __all__ = ["LatentEngine"]
 
@@ -38,18 +38,22 @@ class LatentEngine(Engine):
 
     @property
     def bytes_per_sample(self) -> int:
+        """Return the memory that one sample takes: its latents' maps."""
         numbers = self.problem.samples.n_inputs + 3 * self.problem.columns.n_columns
         return 8 * self.head.shape[1] * numbers
 
     def rows_at_once(self) -> int:
+        """Return how many points are differentiated at once, so that latents' maps stay small."""
         if self.settings.n_rows is not None:
             return self.settings.n_rows
         numbers = self.head.shape[1] * self.problem.samples.n_inputs
         return min(max(4 * CHUNK_NUMBERS // numbers, 8), 512)
 
     def open(self, block: Block) -> BlockState:
+        """Take the gradients of the latents at the samples."""
+
         def slopes(hidden: Tensor) -> Tensor:
-            parts = hidden.split(self.rows_at_once())
+            parts = torch.split(hidden, self.rows_at_once())
             return torch.cat([self._differentiate(p, block.stratum, 1) for p in parts])
 
         state = self.start(block, slopes, self.problem.columns.n_columns + 1)
@@ -59,13 +63,16 @@ class LatentEngine(Engine):
         return state
 
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
+        """Turn latents' gradients into outputs'."""
         return self.head[outputs] @ slope
 
     def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[c g] at the input, from some of the samples."""
         n = min(state.n_samples, N_MOMENT_SAMPLES)
         return self._contract_latents(state.targets[:n], state.slopes[:n], outputs) / n
 
     def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[x g] at the input, (n_outputs, n_inputs)."""
         n = state.n_samples
         x = self.rows(state, slice(0, n))
         return self.head[outputs] @ torch.einsum("nl,nkl->kl", x, state.slopes[:n]) / n
@@ -105,6 +112,7 @@ class LatentEngine(Engine):
         return torch.cat([self._contract_latents(targets, probed, v) for v in slices])
 
     def advance(self, state: BlockState, shift: int) -> None:
+        """Add one round of pairs to the samples' mean attributions to latents."""
         first, second, weight = self.draw(state.block, shift)
         residual = torch.zeros_like(state.residual, dtype=state.slopes.dtype)
         inputs = self.rows(state, slice(None))
@@ -121,6 +129,7 @@ class LatentEngine(Engine):
         self.record(state, residual, self._probe(state, residual[everyone], everyone))
 
     def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+        """Yield the outputs' maps summed over groups of rows, for each slice of outputs."""
         maps = []
         for part in groups:
             deviation = state.residual[part, :, :-1] / state.n_rounds

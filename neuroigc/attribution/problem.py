@@ -13,53 +13,20 @@ from torch import Tensor, nn
 
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_same_length
-from neuroigc.attribution.baselines import (
-    Baseline,
-    GivenBaseline,
-    MeanBaseline,
-    PairedBaseline,
-    SampledBaseline,
-    given_array,
-    sampled_indices,
-)
+from neuroigc.attribution.baselines import Baseline, PairedBaseline, baseline_bank
 from neuroigc.attribution.columns import Columns, check_groups
 from neuroigc.attribution.factorisation import Factors, factorise
-from neuroigc.attribution.gradients import check_differentiable
+from neuroigc.attribution.samples import (
+    Samples,
+    check_finite,
+    check_outputs,
+    choose_dtype,
+    condition_tensor,
+    numbers,
+    run_model,
+)
 
-__all__ = ["Problem", "Samples", "check_outputs", "choose_dtype", "prepare", "run_model"]
-
-# Numbers of the input held at once while it is streamed.
-CHUNK_NUMBERS = 2**23
-
-
-class Samples:
-    """Rows of an array, memory map or tensor, flattened, on the device and in the dtype wanted."""
-
-    def __init__(self, array: Any, device: torch.device, dtype: torch.dtype) -> None:
-        self.array = array if hasattr(array, "shape") else np.asarray(array)
-        self.device, self.dtype = device, dtype
-        self.shape = tuple(self.array.shape[1:])
-        self.n_inputs = int(np.prod(self.shape))
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
-        """Return some samples as (n, n_inputs)."""
-        if isinstance(self.array, Tensor):
-            picked = self.array[index if isinstance(index, slice) else torch.from_numpy(index)]
-            taken = picked.detach()
-        else:
-            part = np.asarray(self.array[index])
-            if part.dtype.byteorder == ">" or not part.flags.writeable:
-                part = part.astype(part.dtype.newbyteorder("="))
-            taken = torch.from_numpy(np.ascontiguousarray(part))
-        return taken.to(self.device, self.dtype).reshape(len(taken), self.n_inputs)
-
-    def chunks(self) -> list[slice]:
-        """Cut the samples into slices of bounded size."""
-        step = max(1, CHUNK_NUMBERS // self.n_inputs)
-        return [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
+__all__ = ["Problem", "prepare"]
 
 
 @dataclass
@@ -156,7 +123,7 @@ def prepare(
 ) -> Problem:
     """Check the data, factorise the model and take all moments that need no gradient."""
     samples = Samples(inputs, device, choose_dtype(model, inputs))
-    y = _numbers(targets, "targets")
+    y = numbers(targets, "targets")
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
     if n < 3:
         raise InputError("inputs", expected="at least three samples", got=f"{n}")
@@ -173,7 +140,7 @@ def prepare(
     strata = _strata(baseline, conditions, n)
 
     example = samples.rows(slice(0, 4))
-    _check_finite(samples, example)
+    check_finite(samples, example)
     example = example.reshape(-1, *samples.shape)
     shown = None if condition_rows is None else condition_rows[:4]
     n_model = run_model(model, example, shown).shape[1]
@@ -209,7 +176,7 @@ def prepare(
     sizes = torch.from_numpy(stratum_sizes).to(device, torch.float64)
     mean = sums / sizes[:, None]
     cross /= sizes[:, None, None].to(cross.dtype)
-    bank = _bank(baseline, samples, mean, sizes, seed)
+    bank = baseline_bank(baseline, samples, seed)
     centre = mean if bank is None else bank.double().mean(0).expand_as(mean)
 
     sd_y = _deviation(c, y, 1e-14)
@@ -238,75 +205,8 @@ def prepare(
     )
 
 
-def choose_dtype(model: nn.Module, inputs: Any) -> torch.dtype:
-    """Compute in the dtype of the model; one without weights takes that of the inputs."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
-    wide = "float64" in str(getattr(inputs, "dtype", "float64"))
-    return torch.float64 if wide else torch.float32
-
-
-def run_model(model: nn.Module, inputs: Tensor, conditions: Tensor | None) -> Tensor:
-    """Run the model on a few samples, check what comes out, and return it as (n, n_outputs)."""
-    with torch.enable_grad():
-        leaf = inputs.detach().clone().requires_grad_(True)
-        # A first layer that works in place may not touch a leaf.
-        x = leaf.clone()
-        values = model(x) if conditions is None else model(x, conditions)
-    n = len(inputs)
-    if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != n:
-        got = (
-            f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        )
-        raise InputError(
-            "model",
-            expected="outputs of shape (n,) or (n, n_outputs)",
-            got=f"{got} for {n} samples",
-            fix="Wrap the model in a module that returns one row of numbers per sample.",
-        )
-    check_differentiable(values)
-    return values.detach().reshape(n, -1)
-
-
-def check_outputs(outputs: Any, n_outputs: int) -> NDArray[np.int64]:
-    """Return the chosen output columns as indices."""
-    if outputs is None:
-        return np.arange(n_outputs)
-    chosen = np.atleast_1d(np.asarray(outputs))
-    if chosen.dtype == bool and chosen.shape == (n_outputs,):
-        chosen = np.flatnonzero(chosen)
-    fine = chosen.ndim == 1 and chosen.size and np.issubdtype(chosen.dtype, np.integer)
-    if not fine or chosen.min() < 0 or chosen.max() >= n_outputs:
-        raise InputError(
-            "outputs",
-            expected=f"indices of the model's outputs, from 0 to {n_outputs - 1}",
-            got=repr(outputs),
-        )
-    indices: NDArray[np.int64] = chosen.astype(np.int64)
-    return indices
-
-
-def condition_tensor(conditions: Any, samples: Samples) -> Tensor | None:
-    """Return the conditions on the device: integers as int64, other numbers in the model's dtype."""
-    if conditions is None:
-        return None
-    tensor = torch.as_tensor(_numbers(conditions, "conditions"))
-    return tensor.to(samples.device, samples.dtype if tensor.is_floating_point() else torch.int64)
-
-
-def _numbers(array: Any, argument: str) -> NDArray[Any]:
-    """Return an array in memory."""
-    numbers = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-    if numbers.dtype == bool:
-        numbers = numbers.astype(np.int64)
-    if not np.issubdtype(numbers.dtype, np.number):
-        raise InputError(argument, expected="numbers", got=f"{numbers.dtype}")
-    return numbers.astype(numbers.dtype.newbyteorder("="))
-
-
 def _strata(baseline: Baseline, conditions: Any, n: int) -> NDArray[np.int64]:
-    """Number the combinations of condition and ``within`` label of the samples."""
+    """Give numbers to the combinations of condition and ``within`` label of the samples."""
     strata = np.zeros(n, np.int64)
     within = baseline.within if isinstance(baseline, PairedBaseline) else None
     for argument, labels in (("conditions", conditions), ("within", within)):
@@ -334,21 +234,8 @@ def _stream(samples: Samples, progress: bool) -> Iterator[tuple[slice, Tensor]]:
     """Yield the samples chunk by chunk, having seen that they are finite."""
     for part in track(samples.chunks(), show=progress, label="reading"):
         x = samples.rows(part)
-        _check_finite(samples, x)
+        check_finite(samples, x)
         yield part, x
-
-
-def _check_finite(samples: Samples, x: Tensor) -> None:
-    if bool(torch.isfinite(x).all()):
-        return
-    counts = [(~torch.isfinite(samples.rows(part))).sum(1) for part in samples.chunks()]
-    bad = torch.cat(counts)
-    raise InputError(
-        "inputs",
-        expected="finite numbers",
-        got=f"{int(bad.sum())} NaN or infinite in {int((bad > 0).sum())} samples",
-        fix="Leave out the components or samples that were not measured.",
-    )
 
 
 def _centred(values: NDArray[Any], strata: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -380,21 +267,3 @@ def _refuse_constant(deviation: Tensor, argument: str, outputs: NDArray[np.int64
             got=f"constant {what} of output {listed}",
             fix="A correlation with a constant is undefined: leave such outputs out (outputs=).",
         )
-
-
-def _bank(
-    baseline: Baseline, samples: Samples, mean: Tensor, sizes: Tensor, seed: int
-) -> Tensor | None:
-    """Return the baselines (n_baselines, n_inputs), or None where the samples are the baselines."""
-    if isinstance(baseline, PairedBaseline):
-        return None
-    if isinstance(baseline, SampledBaseline):
-        return samples.rows(sampled_indices(baseline, len(samples), seed))
-    if isinstance(baseline, GivenBaseline):
-        return Samples(given_array(baseline, samples.shape), samples.device, samples.dtype).rows(
-            slice(None)
-        )
-    overall = (mean * (sizes / sizes.sum())[:, None]).sum(0, keepdim=True)
-    if not isinstance(baseline, MeanBaseline):
-        overall = torch.zeros_like(overall)
-    return overall.to(samples.dtype)

@@ -38,7 +38,7 @@ class _Result:
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.array(json.dumps(value)) if isinstance(value, dict) else np.asarray(value)
             for name, value in values.items()
             if value is not None

@@ -1,0 +1,138 @@
+"""The caller's arrays and model, checked and brought to one device and dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neuroigc._validation import InputError
+from neuroigc.attribution.gradients import check_differentiable
+
+__all__ = [
+    "CHUNK_NUMBERS",
+    "Samples",
+    "check_finite",
+    "check_outputs",
+    "choose_dtype",
+    "condition_tensor",
+    "numbers",
+    "run_model",
+]
+
+# Numbers of the input held at once while it is streamed.
+CHUNK_NUMBERS = 2**23
+
+
+class Samples:
+    """Rows of an array, memory map or tensor, flattened, on the device and in the dtype wanted."""
+
+    def __init__(self, array: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self.array = array if hasattr(array, "shape") else np.asarray(array)
+        self.device, self.dtype = device, dtype
+        self.shape = tuple(self.array.shape[1:])
+        self.n_inputs = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
+        """Return some samples as (n, n_inputs)."""
+        if isinstance(self.array, Tensor):
+            picked = self.array[index if isinstance(index, slice) else torch.from_numpy(index)]
+            taken = picked.detach()
+        else:
+            part = np.asarray(self.array[index])
+            if part.dtype.byteorder == ">" or not part.flags.writeable:
+                part = part.astype(part.dtype.newbyteorder("="))
+            taken = torch.from_numpy(np.ascontiguousarray(part))
+        return taken.to(self.device, self.dtype).reshape(len(taken), self.n_inputs)
+
+    def chunks(self) -> list[slice]:
+        """Cut the samples into slices of bounded size."""
+        step = max(1, CHUNK_NUMBERS // self.n_inputs)
+        return [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
+
+
+def choose_dtype(model: nn.Module, inputs: Any) -> torch.dtype:
+    """Compute in the dtype of the model; one without weights takes that of the inputs."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    wide = "float64" in str(getattr(inputs, "dtype", "float64"))
+    return torch.float64 if wide else torch.float32
+
+
+def run_model(model: nn.Module, inputs: Tensor, conditions: Tensor | None) -> Tensor:
+    """Run the model on a few samples, check what comes out, and return it as (n, n_outputs)."""
+    with torch.enable_grad():
+        leaf = inputs.detach().clone().requires_grad_(True)
+        # A first layer that works in place may not touch a leaf.
+        x = leaf.clone()
+        values = model(x) if conditions is None else model(x, conditions)
+    n = len(inputs)
+    if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != n:
+        got = (
+            f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        )
+        raise InputError(
+            "model",
+            expected="outputs of shape (n,) or (n, n_outputs)",
+            got=f"{got} for {n} samples",
+            fix="Wrap the model in a module that returns one row of numbers per sample.",
+        )
+    check_differentiable(values)
+    return values.detach().reshape(n, -1)
+
+
+def check_outputs(outputs: Any, n_outputs: int) -> NDArray[np.int64]:
+    """Return the chosen output columns as indices."""
+    if outputs is None:
+        return np.arange(n_outputs)
+    chosen = np.atleast_1d(np.asarray(outputs))
+    if chosen.dtype == bool and chosen.shape == (n_outputs,):
+        chosen = np.flatnonzero(chosen)
+    fine = chosen.ndim == 1 and chosen.size and np.issubdtype(chosen.dtype, np.integer)
+    if not fine or chosen.min() < 0 or chosen.max() >= n_outputs:
+        raise InputError(
+            "outputs",
+            expected=f"indices of the model's outputs, from 0 to {n_outputs - 1}",
+            got=repr(outputs),
+        )
+    indices: NDArray[np.int64] = chosen.astype(np.int64)
+    return indices
+
+
+def condition_tensor(conditions: Any, samples: Samples) -> Tensor | None:
+    """Return the conditions: integers as int64, other numbers in the model's dtype."""
+    if conditions is None:
+        return None
+    tensor = torch.as_tensor(numbers(conditions, "conditions"))
+    return tensor.to(samples.device, samples.dtype if tensor.is_floating_point() else torch.int64)
+
+
+def numbers(array: Any, argument: str) -> NDArray[Any]:
+    """Return an array in memory."""
+    loaded = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+    if loaded.dtype == bool:
+        loaded = loaded.astype(np.int64)
+    if not np.issubdtype(loaded.dtype, np.number):
+        raise InputError(argument, expected="numbers", got=f"{loaded.dtype}")
+    return loaded.astype(loaded.dtype.newbyteorder("="))
+
+
+def check_finite(samples: Samples, x: Tensor) -> None:
+    """Raise if some of the samples are not finite, and say how many."""
+    if bool(torch.isfinite(x).all()):
+        return
+    counts = [(~torch.isfinite(samples.rows(part))).sum(1) for part in samples.chunks()]
+    bad = torch.cat(counts)
+    raise InputError(
+        "inputs",
+        expected="finite numbers",
+        got=f"{int(bad.sum())} NaN or infinite in {int((bad > 0).sum())} samples",
+        fix="Leave out the components or samples that were not measured.",
+    )
