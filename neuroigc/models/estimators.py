@@ -241,7 +241,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):
         hidden: Sequence[int] = (128,) * 4,
         condition_size: int = 8,
         activation: str = "mish",
-        dropout: float = 0.2,
+        dropout: float = 0.3,
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-2,
         batch_size: int = 64,
