@@ -181,3 +181,17 @@ def test_relu_on_request_and_nothing_unknown():
 def test_convolutions_need_images():
     with pytest.raises(InputError, match=r"channels: expected none for inputs that are not images"):
         CategoricalNetwork((30,), 2, channels=(4, 4))
+
+
+def test_kernels_that_would_shift_or_are_missing():
+    with pytest.raises(InputError, match=r"kernel_size: expected an odd number; got 4"):
+        ImageConv(1, 1, 4)
+    with pytest.raises(InputError, match=r"channels and kernel_sizes: expected one .* got 2 and 5"):
+        EncoderNetwork(16, 1, channels=(2, 2))
+
+
+def test_no_pixel_is_left_out(build):
+    network, shape = build()
+    x = torch.randn(3, *shape, dtype=torch.float64, requires_grad=True)
+    network(x)[:, 0].sum().backward()
+    assert (x.grad.abs() > 0).any(0).all()

@@ -7,7 +7,14 @@ from torch import nn
 
 from neuroigc._validation import InputError
 from neuroigc.models import DecoderNetwork
-from neuroigc.models.training import Samples, count_batches, measure_scaling, seeded, train
+from neuroigc.models.training import (
+    Samples,
+    count_batches,
+    learning_rate_cycle,
+    measure_scaling,
+    seeded,
+    train,
+)
 
 SMALL = {"max_epochs": 3, "batch_size": 16, "device": "cpu"}
 
@@ -57,11 +64,11 @@ def test_split_is_disjoint_complete_and_seeded(samples):
 def test_scaling_of_chunks_is_that_of_the_whole(rng):
     x = rng.normal(1e4, 1.0, size=(103, 4))
     x[:, 2] = 7.0
-    mean, scale = measure_scaling(x, argument="X", chunk_rows=10)
+    mean, scale = measure_scaling(x, argument="X", chunk_size=41)
     np.testing.assert_allclose(mean, x.mean(0), rtol=1e-12)
     np.testing.assert_allclose(scale[[0, 1, 3]], x[:, [0, 1, 3]].std(0), rtol=1e-9)
     assert np.isinf(scale[2])
-    mean, scale = measure_scaling(x, argument="X", per_column=False, chunk_rows=10)
+    mean, scale = measure_scaling(x, argument="X", per_column=False, chunk_size=41)
     np.testing.assert_allclose([mean, scale], [x.mean(), x.std()], rtol=1e-12)
 
 
@@ -69,7 +76,7 @@ def test_scaling_counts_what_is_not_finite(rng):
     x = rng.normal(size=(50, 4))
     x[3, 1], x[40, 2], x[41, 0] = np.nan, np.inf, -np.inf
     with pytest.raises(InputError, match=r"X: expected finite numbers only; got 3 values"):
-        measure_scaling(x, argument="X", chunk_rows=8)
+        measure_scaling(x, argument="X", chunk_size=32)
 
 
 def test_same_seed_same_weights_and_another_seed_others(samples):
@@ -154,8 +161,25 @@ def test_bad_requests(samples):
         InputError, match=r"same number of samples; got inputs has 100, targets has 9"
     ):
         Samples(samples.inputs, few.targets)
+    with pytest.raises(InputError, match=r"batch_size: expected more than 0; got 0"):
+        train(network, samples, batch_size=0)
+    with pytest.raises(InputError, match=r"validation_fraction: expected 0 to 1; got 1.5"):
+        train(network, samples, validation_fraction=1.5)
+    with pytest.raises(InputError, match=r"validation: expected at least 1 samples; got 0"):
+        train(network, samples, validation_fraction=0.001)
+    with pytest.raises(
+        InputError, match=r"device: expected 'auto', 'cpu' or a GPU .* got 'cuda:99'"
+    ):
+        train(network, samples, device="cuda:99")
     with pytest.raises(InputError, match=r"learning_rate: expected one at which .* stays finite"):
         train(network, samples, learning_rate=1e30, **SMALL)
+
+
+def test_learning_rate_rises_and_falls():
+    rates = [learning_rate_cycle(done) for done in np.linspace(0, 1, 101)]
+    assert (rates[0], rates[20], rates[100]) == (0, 1, 0)
+    assert (np.diff(rates[:21]) > 0).all()
+    assert (np.diff(rates[20:]) < 0).all()
 
 
 @pytest.mark.gpu

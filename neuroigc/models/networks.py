@@ -58,6 +58,13 @@ class ImageConv(nn.Conv2d):
     """
 
     def __init__(self, n_in, n_out, kernel_size):
+        if kernel_size % 2 == 0:
+            raise InputError(
+                "kernel_size",
+                expected="an odd number",
+                got=str(kernel_size),
+                fix="An even kernel moves the image by half a pixel.",
+            )
         super().__init__(n_in, n_out, kernel_size, padding="same", padding_mode="replicate")
 
     def forward(self, inputs):
@@ -193,6 +200,12 @@ class EncoderNetwork(FactorisedNetwork):
         dropout: float = 0.0,
     ):
         super().__init__()
+        if len(channels) != len(kernel_sizes):
+            raise InputError(
+                "channels and kernel_sizes",
+                expected="one number each for every convolution",
+                got=f"{len(channels)} and {len(kernel_sizes)}",
+            )
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.stem = ImageConv(n_channels, channels[0], kernel_sizes[0])
         features = []
@@ -261,8 +274,11 @@ class CategoricalNetwork(FactorisedNetwork):
             self.stem = ImageConv(n_in[0] if n_in else 1, channels[0], kernel_size)
             features = []
             for index, n_maps in enumerate(channels):
-                features += [*_normalised(nn.BatchNorm2d(n_maps), activation), nn.AvgPool2d(2)]
-                height, width = height // 2, width // 2
+                features += [
+                    *_normalised(nn.BatchNorm2d(n_maps), activation),
+                    nn.AvgPool2d(2, ceil_mode=True),
+                ]
+                height, width = -(-height // 2), -(-width // 2)
                 if index + 1 < len(channels):
                     features.append(ImageConv(n_maps, channels[index + 1], kernel_size))
             features += [nn.Flatten(), nn.Linear(channels[-1] * height * width, hidden[0])]

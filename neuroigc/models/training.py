@@ -151,61 +151,54 @@ def train(
         If there are too few samples, or an option has no meaning.
     """
     check_choice("loss", loss, LOSSES)
+    _check_positive(max_epochs=max_epochs, batch_size=batch_size, learning_rate=learning_rate)
+    if not 0 <= validation_fraction < 1:
+        raise InputError("validation_fraction", expected="0 to 1", got=str(validation_fraction))
+    device = resolve_device(device)
     generator = np.random.default_rng(seed)
     if validation is None and validation_fraction:
         samples, validation = samples.split(validation_fraction, generator)
     for name, part, fewest in [("inputs", samples, FEWEST_SAMPLES), ("validation", validation, 1)]:
         if part is not None and len(part) < fewest:
             raise InputError(name, expected=f"at least {fewest} samples", got=str(len(part)))
-    device = resolve_device(device)
+
     network.to(device)
-    measure = LOSSES[loss]
     optimizer = torch.optim.AdamW(_parameter_groups(network, weight_decay), lr=learning_rate)
     n_steps = max_epochs * count_batches(len(samples), batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_cycle((step + 0.5) / n_steps)
     )
 
-    def run(batch):
-        inputs, targets, conditions = batch
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return measure(network, inputs, targets, conditions)
+    def step(value):
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
 
     history = {"train_loss": [], "validation_loss": [], "learning_rate": [], "seconds": []}
-    best, best_epoch, start = None, 0, time.perf_counter()
+    lowest, best, best_epoch, start = math.inf, None, 0, time.perf_counter()
     with seeded(seed, device):
         for epoch in track(range(max_epochs), show=progress, label="training"):
-            network.train()
-            total = 0.0
-            for batch in samples.batches(batch_size, device, generator):
-                value = run(batch)
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
-                schedule.step()
-                total += value.item() * len(batch[0])
-            history["train_loss"].append(total / len(samples))
-            history["learning_rate"].append(schedule.get_last_lr()[0])
-            history["validation_loss"].append(
-                None
-                if validation is None
-                else _evaluate(network, validation, run, batch_size, device)
-            )
-            history["seconds"].append(time.perf_counter() - start)
-            if not math.isfinite(history["train_loss"][-1]):
+            batches = samples.batches(batch_size, device, generator)
+            train_loss, validation_loss = _mean_loss(network, batches, LOSSES[loss], step), None
+            if not math.isfinite(train_loss):
                 raise InputError(
                     "learning_rate",
                     expected="one at which the training loss stays finite",
-                    got=f"{learning_rate:g}, {history['train_loss'][-1]} in epoch {epoch + 1}",
+                    got=f"{learning_rate:g}, and a loss of {train_loss} in epoch {epoch + 1}",
                     fix="Lower it.",
                 )
+            if validation is not None:
+                batches = validation.batches(batch_size, device)
+                validation_loss = _mean_loss(network, batches, LOSSES[loss])
+            history["train_loss"].append(train_loss)
+            history["validation_loss"].append(validation_loss)
+            history["learning_rate"].append(schedule.get_last_lr()[0])
+            history["seconds"].append(time.perf_counter() - start)
             if validation is None:
                 continue
-            if (
-                best is None
-                or history["validation_loss"][-1] < history["validation_loss"][best_epoch]
-            ):
-                best, best_epoch = deepcopy(network.state_dict()), epoch
+            if validation_loss < lowest:
+                lowest, best, best_epoch = validation_loss, deepcopy(network.state_dict()), epoch
             elif epoch - best_epoch >= patience:
                 break
     if best is not None:
@@ -221,7 +214,7 @@ def learning_rate_cycle(done):
     return 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
 
 
-def measure_scaling(array, *, argument, per_column=True, chunk_rows=4096):
+def measure_scaling(array, *, argument, per_column=True, chunk_size=2**24):
     """Return mean and standard deviation of an array, refusing what is not finite.
 
     Parameters
@@ -232,6 +225,8 @@ def measure_scaling(array, *, argument, per_column=True, chunk_rows=4096):
         Its name in error messages.
     per_column : bool
         For each column of (n, n_columns), or one number for all values.
+    chunk_size : int
+        Numbers in memory at a time.
 
     Returns
     -------
@@ -239,6 +234,7 @@ def measure_scaling(array, *, argument, per_column=True, chunk_rows=4096):
         ``scale`` is ``inf`` where there is no variation, so that standardised values are 0.
     """
     count, mean, squares, n_bad = 0, 0.0, 0.0, 0
+    chunk_rows = max(1, chunk_size * len(array) // array.size)
     for start in range(0, len(array), chunk_rows):
         chunk = np.asarray(array[start : start + chunk_rows], dtype=np.float64)
         chunk = chunk.reshape(len(chunk), -1) if per_column else chunk.reshape(-1, 1)
@@ -274,7 +270,12 @@ def resolve_device(device):
     """Return the torch device that is meant; "auto" is a GPU if there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            "device", expected="'auto', 'cpu' or a GPU that is there", got=repr(device)
+        ) from error
 
 
 @contextmanager
@@ -288,13 +289,28 @@ def seeded(seed, device):
         yield
 
 
-def _evaluate(network, samples, run, batch_size, device):
-    network.eval()
-    with torch.no_grad():
-        total = sum(
-            run(batch).item() * len(batch[0]) for batch in samples.batches(batch_size, device)
-        )
-    return total / len(samples)
+def _mean_loss(network, batches, measure, step=None):
+    """Return the mean loss over batches; given ``step``, train on each."""
+    network.train(step is not None)
+    total = n = 0
+    for inputs, targets, conditions in batches:
+        kind = inputs.device.type
+        with (
+            torch.set_grad_enabled(step is not None),
+            torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"),
+        ):
+            value = measure(network, inputs, targets, conditions)
+        if step is not None:
+            step(value)
+        total += value.item() * len(inputs)
+        n += len(inputs)
+    return total / n
+
+
+def _check_positive(**options):
+    for name, value in options.items():
+        if not value > 0:
+            raise InputError(name, expected="more than 0", got=str(value))
 
 
 def _parameter_groups(network, weight_decay):
