@@ -114,6 +114,10 @@ def check_groups(groups: Mapping[str, Any] | None, n_inputs: int) -> dict[str, N
         If a mask has the wrong length, an index is out of range or repeated, or a group is
         neither mask nor indices.
     """
+    if groups is not None and not isinstance(groups, Mapping):
+        raise InputError(
+            "groups", expected="a dict of names to components", got=type(groups).__name__
+        )
     checked: dict[str, NDArray[np.int64]] = {}
     for name, members in (groups or {}).items():
         argument = f"groups[{name!r}]"

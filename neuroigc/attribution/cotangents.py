@@ -48,7 +48,7 @@ class CotangentEngine(Engine):
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the cotangents."""
-        first, second, weight = self.draw(state.block, shift)
+        first, second, weight = self.draw(state)
         weights = (state.targets[first] - state.targets[second]) * weight
         residual = torch.zeros_like(state.slopes)
         for part, points in self.paths(state, first, second, shift):

@@ -9,10 +9,13 @@ deviates from it, estimated from random pairs and random points. Nothing of this
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
@@ -22,7 +25,10 @@ from neuroigc.attribution.paths import draw_points
 from neuroigc.attribution.problem import Problem
 from neuroigc.attribution.samples import CHUNK_NUMBERS
 
-__all__ = ["BlockState", "Engine", "Settings"]
+__all__ = ["BlockState", "Engine", "Settings", "Spread"]
+
+# Cycles through all pairs from which a numerical error can be told.
+CYCLES_FOR_SPREAD = 3
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,9 @@ class BlockState:
         Sums over rounds of what paths deviate from their trapezoids, float64.
     probe : Tensor of shape (n_outputs, n_probe + 1)
         The trapezoids' part of the map, on the probed components; last its sum over all.
-    probe_sum, probe_squares : Tensor of shape (n_outputs, n_probe + 1)
-        Sums over rounds of the deviations' part, and of its squares.
+    rounds, cycles : Spread
+        The deviations' part on the probed components, and its spread: over rounds, and over
+        cycles of rounds in which every pair came once.
     n_rounds : int
     """
 
@@ -89,14 +96,56 @@ class BlockState:
     mean_slope: Tensor
     residual: Tensor
     probe: Tensor
-    probe_sum: Tensor
-    probe_squares: Tensor
+    rounds: Spread
+    cycles: Spread
     n_rounds: int = 0
 
     @property
     def n_samples(self) -> int:
         """Return the number of samples among the rows."""
         return len(self.block.samples)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what rounds have added, as arrays that can be saved."""
+        arrays = {"residual": self.residual.cpu().numpy(), "n_rounds": np.array(self.n_rounds)}
+        for name, spread in (("rounds", self.rounds), ("cycles", self.cycles)):
+            arrays[f"{name}_total"] = spread.total.cpu().numpy()
+            arrays[f"{name}_squares"] = spread.squares.cpu().numpy()
+            arrays[f"{name}_n"] = np.array(spread.n)
+        return arrays
+
+    def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what rounds had added before an interruption."""
+        self.residual = torch.from_numpy(arrays["residual"]).to(self.residual)
+        self.n_rounds = int(arrays["n_rounds"])
+        for name, spread in (("rounds", self.rounds), ("cycles", self.cycles)):
+            spread.total = torch.from_numpy(arrays[f"{name}_total"]).to(spread.total)
+            spread.squares = torch.from_numpy(arrays[f"{name}_squares"]).to(spread.squares)
+            spread.n = int(arrays[f"{name}_n"])
+
+
+class Spread:
+    """Sum and squares of repeated estimates.
+
+    Parameters
+    ----------
+    zeros : Tensor
+        Of the shape of one estimate.
+    """
+
+    def __init__(self, zeros: Tensor) -> None:
+        self.total, self.squares, self.n = zeros.clone(), zeros.clone(), 0
+
+    def add(self, estimate: Tensor) -> None:
+        """Add one independent estimate."""
+        self.total += estimate
+        self.squares += estimate**2
+        self.n += 1
+
+    def variance_of_mean(self, n_rounds: int) -> Tensor:
+        """Return the variance of the sum divided by the number of rounds."""
+        spread = (self.squares - self.total**2 / self.n).clamp(min=0) * self.n / (self.n - 1)
+        return spread / n_rounds**2
 
 
 class Engine(ABC):
@@ -133,7 +182,7 @@ class Engine(ABC):
 
     @abstractmethod
     def advance(self, state: BlockState, shift: int) -> None:
-        """Add one round of pairs."""
+        """Add a round of pairs; its number decides where on the paths points are taken."""
 
     @abstractmethod
     def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
@@ -175,8 +224,8 @@ class Engine(ABC):
             mean_slope=(at_rows if problem.bank is None else at_rows[n:]).mean(0),
             residual=hidden.new_zeros(len(hidden), at_rows.shape[1], width, dtype=torch.float64),
             probe=zeros,
-            probe_sum=zeros.clone(),
-            probe_squares=zeros.clone(),
+            rounds=Spread(zeros),
+            cycles=Spread(zeros),
         )
 
     def read(self, block: Block, part: slice) -> Tensor:
@@ -218,13 +267,13 @@ class Engine(ABC):
         function = factors.latents if latent else factors.outputs
         return gradients(lambda hidden: function(hidden, conditions), points, after)
 
-    def draw(self, block: Block, shift: int) -> tuple[Tensor, Tensor, float]:
-        """Draw a round of pairs: rows of path ends, rows of baselines, and the pairs' weight."""
-        seed, bank, n = self.settings.seed, self.problem.bank, len(block.samples)
+    def draw(self, state: BlockState) -> tuple[Tensor, Tensor, float]:
+        """Draw a block's next pairs: rows of path ends, rows of baselines, and their weight."""
+        seed, bank, n = self.settings.seed, self.problem.bank, state.n_samples
         if bank is None:
-            pairs = draw_pairs(block, shift, seed=seed)
+            pairs = draw_pairs(state.block, state.n_rounds, seed=seed)
         else:
-            pairs = draw_bank_pairs(block, len(bank), shift, seed=seed)
+            pairs = draw_bank_pairs(state.block, len(bank), state.n_rounds, seed=seed)
         second = torch.from_numpy(pairs.second) + (0 if bank is None else n)
         # Pairs of samples are compared in both directions, which count half each.
         weight = pairs.weight / 2 if bank is None else pairs.weight
@@ -247,13 +296,20 @@ class Engine(ABC):
     def record(self, state: BlockState, residual: Tensor, probe: Tensor) -> None:
         """Add one round's deviations to a block."""
         state.residual += residual
-        state.probe_sum += probe
-        state.probe_squares += probe.double() ** 2
         state.n_rounds += 1
+        state.rounds.add(probe.double())
+        if state.n_rounds % self.cycle_length(state.block) == 0:
+            whole = state.rounds.total - state.cycles.total
+            state.cycles.add(whole)
+
+    def cycle_length(self, block: Block) -> int:
+        """Return after how many rounds all pairs of a block have been drawn."""
+        bank = self.problem.bank
+        return block.n_distances if bank is None else len(bank)
 
     def is_partial(self, block: Block) -> bool:
         """Return whether pairs with samples of other blocks are left to the closed form."""
-        return self.problem.bank is None and len(block.samples) < block.stratum_size
+        return self.problem.bank is None and block.is_partial
 
     def excess(self, state: BlockState, outputs: slice) -> Tensor:
         """Return n E[c x] E[g] / 2 of a block, (n_outputs, n_inputs); strata's will replace it."""
@@ -284,9 +340,11 @@ class Engine(ABC):
     def fold(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the probed map, and of its numerical variance."""
         k = state.n_rounds
-        sums.add("probe", k * state.probe + state.probe_sum)
-        variance = (state.probe_squares - state.probe_sum**2 / k) / (k * (k - 1))
-        sums.add("probe_variance", k**2 * variance.clamp(min=0))
+        sums.add("probe", k * state.probe + state.rounds.total)
+        # Which pairs were drawn is no error any more once all were.
+        several = state.cycles.n >= CYCLES_FOR_SPREAD and not self.is_partial(state.block)
+        spread = state.cycles if several else state.rounds
+        sums.add("probe_variance", k**2 * spread.variance_of_mean(k))
         if self.is_partial(state.block):
             slope = state.slopes.sum(0, dtype=torch.float64)
             by_stratum = slope.new_zeros(len(self.problem.centre), *slope.shape)

@@ -24,6 +24,7 @@ __all__ = ["Estimate", "Estimator"]
 # Bytes of per-sample state that may be kept between rounds; beyond, samples come in blocks.
 HELD_BYTES = 2**29
 BLOCK_BYTES = 2**28
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 4096
 # The completeness gap wanted is this share of the tolerance: 0.01 at the default of 0.05.
 GAP_SHARE = 0.2
 # Up to so many outputs, each has to meet the tolerance; of more, the median one.
@@ -46,7 +47,7 @@ class Estimate:
     numerical_error : Tensor of shape (n_outputs,)
         Relative to the norm of the map.
     is_accurate : bool
-        Whether that is what was wanted.
+        Whether error and completeness gap are as small as was wanted.
     """
 
     covariance: Tensor
@@ -86,8 +87,8 @@ class Estimator:
         self.checkpoint, self.identity, self.progress = checkpoint, identity, progress
         problem, per_sample = engine.problem, engine.bytes_per_sample
         self.holds = problem.n_samples * per_sample <= HELD_BYTES
-        largest = None if self.holds else max(16, min(4096, BLOCK_BYTES // per_sample))
-        self.blocks = draw_blocks(problem.strata, max_size=largest, seed=engine.settings.seed)
+        bounded = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // per_sample))
+        self.largest_block = None if self.holds else bounded
         self.held: dict[int, BlockState] = {}
         self.sums = Sums()
         self.n_rounds = 0
@@ -107,17 +108,17 @@ class Estimator:
         sums = self.sums
         if self.holds:
             sums = Sums()
-            for block in self.blocks:
-                self.engine.fold(self.held[block.index], sums)
-                self.engine.contract(self.held.pop(block.index), sums)
-        errors = self._errors(sums)[0]
+            for index in sorted(self.held):
+                self.engine.fold(self.held[index], sums)
+                self.engine.contract(self.held.pop(index), sums)
+        errors, gaps = self._errors(sums)
         return Estimate(
             covariance=self.engine.assemble(sums, self.n_rounds) / self.engine.problem.n_samples,
             sums=sums,
             n_rounds=self.n_rounds,
             n_gradients=self.n_rounds * self.engine.settings.n_points + self.n_openings,
             numerical_error=errors,
-            is_accurate=self._typical(errors) <= self.tolerance,
+            is_accurate=self._excess(errors, gaps) <= 1,
         )
 
     @property
@@ -125,11 +126,20 @@ class Estimator:
         """Return how often the gradients at the samples have been taken."""
         return 1 if self.holds else self.n_sweeps
 
+    def _blocks(self) -> list[Block]:
+        """Cut the samples into the blocks of this sweep: whole strata, or ever new parts."""
+        return draw_blocks(
+            self.engine.problem.strata,
+            max_size=self.largest_block,
+            sweep=0 if self.holds else self.n_sweeps,
+            seed=self.engine.settings.seed,
+        )
+
     def _sweep(self) -> None:
         """Take all blocks through the next rounds."""
         shifts = range(self.n_rounds, self.sweep_end)
         label = f"pairs, rounds {self.n_rounds + 1}-{self.sweep_end}"
-        rest = self.blocks[self.next_block :]
+        rest = self._blocks()[self.next_block :]
         for block in track(rest, show=self.progress, label=label, total=len(rest)):
             self._take(block, shifts)
         self.n_rounds, self.next_block = self.sweep_end, 0
@@ -164,6 +174,9 @@ class Estimator:
         done, n_points = self.n_rounds, self.engine.settings.n_points
         openings = 1 if self.holds else self.n_sweeps + 1
         allowed = (self.max_gradients - openings) // n_points - done
+        partial = [block.n_distances for block in self._blocks() if block.is_partial]
+        # Parts of strata are drawn anew before their pairs come again.
+        allowed = min([allowed, *partial])
         if done == 0:
             return min(self.engine.first_rounds, allowed)
         if allowed < 2:
@@ -173,16 +186,21 @@ class Estimator:
             sums = Sums()
             for state in self.held.values():
                 self.engine.fold(state, sums)
-        relative, gap = (self._typical(error) for error in self._errors(sums))
-        excess = relative / self.tolerance
-        gap_excess = gap / (GAP_SHARE * self.tolerance)
-        if max(excess, gap_excess) <= 1:
+        errors, gaps = self._errors(sums)
+        if self._excess(errors, gaps) <= 1:
             return 0
-        # The error falls with the root of the rounds; of the gap there is but one draw to go by.
-        factor = max(1.1 * excess**2, min(gap_excess**2, 2.0))
+        # Errors fall with the root of the rounds; of gaps there is but one draw to go by.
+        by_gap = min((self._typical(gaps) / (GAP_SHARE * self.tolerance)) ** 2, 2.0)
+        factor = max(1.1 * (self._typical(errors) / self.tolerance) ** 2, by_gap)
         return min(max(2, math.ceil(done * min(factor, 4.0)) - done), allowed)
 
-    def _typical(self, errors: Tensor) -> float:
+    def _excess(self, errors: Tensor, gaps: Tensor) -> float:
+        """Return the larger of error and gap, in units of what is wanted."""
+        wanted_gap = GAP_SHARE * self.tolerance
+        return max(self._typical(errors) / self.tolerance, self._typical(gaps) / wanted_gap)
+
+    @staticmethod
+    def _typical(errors: Tensor) -> float:
         sizes = errors.abs()
         return float(sizes.max() if len(sizes) <= FEW_OUTPUTS else sizes.median())
 
@@ -194,8 +212,7 @@ class Estimator:
         arrays: dict[str, NDArray[Any]] = {"position": np.array(position)}
         arrays |= {f"sums/{name}": a for name, a in self.sums.to_arrays().items()}
         for index, state in self.held.items():
-            for name in ("residual", "probe_sum", "probe_squares"):
-                arrays[f"block{index}/{name}"] = getattr(state, name).cpu().numpy()
+            arrays |= {f"block{index}/{name}": a for name, a in state.to_arrays().items()}
         save_state(self.checkpoint, self.identity, arrays)
 
     def _resume(self) -> None:
@@ -206,13 +223,17 @@ class Estimator:
             int(number) for number in arrays["position"]
         )
         device = self.engine.problem.targets.device
-        sums = {name.removeprefix("sums/"): a for name, a in arrays.items() if "sums/" in name}
+        sums = {
+            name.removeprefix("sums/"): a for name, a in arrays.items() if name.startswith("sums/")
+        }
         self.sums = Sums.from_arrays(sums, device)
-        for block in self.blocks if self.holds else []:
+        for block in self._blocks() if self.holds else []:
             state = self.engine.open(block)
-            for name in ("residual", "probe_sum", "probe_squares"):
-                setattr(
-                    state, name, torch.from_numpy(arrays[f"block{block.index}/{name}"]).to(device)
-                )
-            state.n_rounds = self.n_rounds
+            prefix = f"block{block.index}/"
+            mine = {
+                name.removeprefix(prefix): a
+                for name, a in arrays.items()
+                if name.startswith(prefix)
+            }
+            state.take(mine)
             self.held[block.index] = state

@@ -117,7 +117,8 @@ class Factors:
 
     def latents(self, hidden: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Run the body on flat hidden activity."""
-        shaped = hidden.reshape(-1, *self.stem.hidden_shape)
+        # A body that begins in place must write neither on a leaf nor on the caller's data.
+        shaped = hidden.clone().reshape(-1, *self.stem.hidden_shape)
         values = self.body(shaped) if conditions is None else self.body(shaped, conditions)
         return values.unsqueeze(1) if values.ndim == 1 else values
 
@@ -263,7 +264,8 @@ def _holds(factors: Factors, model: nn.Module, example: Tensor, conditions: Tens
     """Check on the example that the parts are the model and that the stem is affine."""
     double = example.dtype == torch.float64
     flat = example.flatten(1)
-    whole = model(example) if conditions is None else model(example, conditions)
+    copied = example.clone()
+    whole = model(copied) if conditions is None else model(copied, conditions)
     try:
         parts = factors.outputs(factors.stem(flat), conditions)
         whole = whole.reshape(parts.shape)

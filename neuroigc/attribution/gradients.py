@@ -68,7 +68,7 @@ def gradients(
     Parameters
     ----------
     function : callable
-        Maps (n, d) to values (n, k); each row of values depends on its own row alone.
+        Maps (n, d) to values (n, k), not in place; each row depends on its own row alone.
     points : Tensor of shape (n, d)
     after : callable
         Applied to the gradient (n, d) of each value, so that only what it returns is held.
@@ -81,8 +81,7 @@ def gradients(
     leaf = points.detach().requires_grad_(True)
     rows: list[Tensor] = []
     with torch.enable_grad():
-        # An in-place first layer may not touch a leaf, so it gets a copy.
-        values = function(leaf.clone())
+        values = function(leaf)
         check_differentiable(values)
         for k in range(values.shape[1]):
             more = k < values.shape[1] - 1

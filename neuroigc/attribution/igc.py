@@ -164,8 +164,8 @@ def integrated_gradient_correlation(
     }
     if max_gradients is None and not estimate.is_accurate:
         warnings.warn(
-            f"The numerical error is still above the tolerance of {tolerance} after "
-            f"{estimate.n_gradients} gradients per sample; see numerical_error.",
+            f"A tolerance of {tolerance} is not met after {estimate.n_gradients} gradients per "
+            "sample; see numerical_error and completeness_gap.",
             RuntimeWarning,
             stacklevel=2,
         )

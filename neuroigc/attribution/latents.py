@@ -113,7 +113,7 @@ class LatentEngine(Engine):
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the samples' mean attributions to latents."""
-        first, second, weight = self.draw(state.block, shift)
+        first, second, weight = self.draw(state)
         residual = torch.zeros_like(state.residual, dtype=state.slopes.dtype)
         inputs = self.rows(state, slice(None))
         for part, points in self.paths(state, first, second, shift):

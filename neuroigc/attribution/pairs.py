@@ -32,12 +32,25 @@ class Block:
         Sample indices in their random order.
     stratum_size : int
         Number of samples in the whole stratum.
+    sweep : int
+        Number of the order it was cut from.
     """
 
     index: int
     stratum: int
     samples: NDArray[np.int64]
     stratum_size: int
+    sweep: int = 0
+
+    @property
+    def is_partial(self) -> bool:
+        """Return whether the stratum has samples elsewhere."""
+        return len(self.samples) < self.stratum_size
+
+    @property
+    def n_distances(self) -> int:
+        """Return how many rounds draw each pair of the block once."""
+        return len(self.samples) // 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class PairRound:
 
 
 def draw_blocks(
-    strata: NDArray[np.int64], *, max_size: int | None = None, seed: int = 0
+    strata: NDArray[np.int64], *, max_size: int | None = None, sweep: int = 0, seed: int = 0
 ) -> list[Block]:
     """Put the samples of each stratum in random order and cut them into blocks.
 
@@ -69,17 +82,19 @@ def draw_blocks(
         Stratum of each sample, 0 .. n_strata - 1.
     max_size : int, optional
         Largest number of samples in a block (at least 4); None for whole strata.
+    sweep : int
+        Another order, and so other blocks, for each number.
     seed : int
     """
     samples = np.arange(len(strata))
-    keys = uniform(seed, ORDER, (), samples)
+    keys = uniform(seed, ORDER, (sweep,), samples)
     blocks: list[Block] = []
     for stratum in range(int(strata.max()) + 1):
         members = samples[strata == stratum]
         members = members[np.argsort(keys[members], kind="stable")]
         n_blocks = 1 if max_size is None else -(-len(members) // max_size)
         for part in np.array_split(members, n_blocks):
-            blocks.append(Block(len(blocks), stratum, part, len(members)))
+            blocks.append(Block(len(blocks), stratum, part, len(members), sweep))
     return blocks
 
 
@@ -90,10 +105,9 @@ def draw_pairs(block: Block, shift: int, *, seed: int = 0) -> PairRound:
     turned round), and anew once all have been used. At distance n / 2 each pair comes twice and
     therefore counts half.
     """
-    n = len(block.samples)
-    n_distances = n // 2
-    sweep, position = divmod(shift, n_distances)
-    keys = uniform(seed, SHIFT, (block.index, sweep), np.arange(n_distances))
+    n, n_distances = len(block.samples), block.n_distances
+    cycle, position = divmod(shift, n_distances)
+    keys = uniform(seed, SHIFT, (block.index, block.sweep, cycle), np.arange(n_distances))
     distance = int(np.argsort(keys)[position]) + 1
     first = np.arange(n)
     times = 1.0 if 2 * distance == n else 2.0
@@ -108,8 +122,8 @@ def draw_bank_pairs(block: Block, n_baselines: int, shift: int, *, seed: int = 0
 
     Circular shifts again: over ``n_baselines`` rounds every sample meets every baseline.
     """
-    sweep, position = divmod(shift, n_baselines)
-    keys = uniform(seed, SHIFT, (block.index, sweep), np.arange(n_baselines))
+    cycle, position = divmod(shift, n_baselines)
+    keys = uniform(seed, SHIFT, (block.index, block.sweep, cycle), np.arange(n_baselines))
     first = np.arange(len(block.samples))
     second = (first + np.argsort(keys)[position]) % n_baselines
     return PairRound(first, second, 1.0)
