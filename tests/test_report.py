@@ -164,7 +164,23 @@ def test_roi_table_shows_subjects_mean_and_spread(study, page):
     by_subject = chosen.groupby("subject")["igc"].sum()
     for value in (*by_subject, by_subject.mean(), by_subject.std()):
         assert format_number(value, 3) in page.text
-    assert "Sum = r" in page.text
+    assert page.source.count(">Sum<") == len(FEATURES)
+    assert "so the sum is not r" not in page.text
+
+
+def test_maps_show_only_what_is_well_fitted(study):
+    from neuroigc.reporting.prf_figures import _keep_well_fitted
+    from neuroigc.surface import SurfaceMap
+
+    prf = read_study(study).tables["prf.tsv"]
+    full = {side: np.ones(10242) for side in ("left", "right")}
+    kept = _keep_well_fitted(SurfaceMap(full), prf).data
+    good = (prf["status"] == "ok") & (prf["r2"] >= 0.3)
+    good &= prf["encoder_r"] >= prf["noise_ceiling_r"] / 2
+    assert 0 < good.sum() < len(prf)
+    for side in full:
+        vertices = prf.loc[good & (prf["hemisphere"] == side), "vertex"]
+        np.testing.assert_array_equal(np.flatnonzero(np.isfinite(kept[side])), np.sort(vertices))
 
 
 def test_nothing_is_fetched_from_anywhere(page):
@@ -195,7 +211,7 @@ def test_page_is_small(study):
 
 
 def test_supplement_beyond_the_budget_stays_in_its_folder(copy, monkeypatch):
-    monkeypatch.setattr("neuroigc.reporting.page._BUDGET_BYTES", 10)
+    monkeypatch.setattr("neuroigc.reporting.shelf._BUDGET_BYTES", 10)
     page = Page(write_report(copy))
     assert "Not embedded, to keep this page small: see figures/sub-02_igc.png" in page.text
     assert len(page.all("img")) == 8
@@ -358,8 +374,16 @@ def test_overlapping_regions_are_not_said_to_sum_to_r(bare):
     double = table[table["roi"] == "V1"].assign(atlas="other", roi="striate")
     pd.concat([table, double]).to_csv(bare / "roi.tsv", sep="\t", index=False)
     page = Page(write_report(bare))
-    assert "Sum = r" not in page.text
-    assert "the rows do not add up to r" in page.text
+    assert "Some vertices lie in several regions, so the sum is not r." in page.text
+
+
+def test_regions_outside_the_mask_are_named_not_shown(bare):
+    table = pd.read_csv(bare / "roi.tsv", sep="\t", dtype=str, keep_default_na=False)
+    empty = table[table["roi"] == "V1"].assign(roi="aTL", igc="n/a", n_vertices="0")
+    pd.concat([table, empty]).to_csv(bare / "roi.tsv", sep="\t", index=False)
+    page = Page(write_report(bare))
+    assert "Without a vertex in the mask: aTL." in page.text
+    assert page.text.count("aTL") == len(FEATURES)
 
 
 def test_a_region_that_a_subject_lacks_stays_unknown():
@@ -450,7 +474,7 @@ def test_numbers_in_words():
     assert format_number(-1234.5, 1) == "−1\N{NARROW NO-BREAK SPACE}234.5"
     assert format_number(None) == format_number(float("nan")) == "–"
     assert format_small(-0.000012) == "−1.2 × 10⁻⁵"
-    assert format_small(0.0412) == "0.041"
+    assert format_small(0.05) == "0.050"
     assert format_duration(59.6) == "1 min 0 s"
     assert format_duration(7380) == "2 h 3 min"
     assert format_size(812.4) == "812 MB"

@@ -1,29 +1,25 @@
-"""Which figures a study gets, drawn from its files, and what their captions say."""
+"""What figures are, and those of decoding: drawn from the study's files, with their captions."""
 
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from neuroigc._validation import InputError
 from neuroigc.reporting import plots
 from neuroigc.reporting.numbers import (
     RoiTable,
     feature_name,
-    format_number,
-    is_known,
     join_words,
 )
-from neuroigc.reporting.study import Study, compact
+from neuroigc.reporting.study import EARLY_AREAS, Study, compact
 
-__all__ = ["Drawn", "Figure", "draw_decoding", "draw_encoding"]
+__all__ = ["Drawn", "Figure", "color_limit", "draw_decoding", "load_labels", "load_maps"]
 
-_AREAS_IN_GALLERY = 4
 _REGIONS_IN_TEXT = 8
+_NAMES_ON_OVERVIEW = 8
 # More colours side by side are hard to tell apart.
 _FEATURES_A_FIGURE = 4
 
@@ -66,57 +62,31 @@ def draw_decoding(study: Study, tables: list[RoiTable]) -> Drawn:
     """Draw the IGC maps of every subject, the first in full, and the bars of the regions."""
     folder, drawn = plots.FigureFolder(study.folder), Drawn()
     features = list(study.summary.get("decoding", {})) or [table.output for table in tables]
-    maps = _load_maps(study, features, "igc")
-    limits = {feature: _limit(maps, feature) for feature in features}
+    maps = load_maps(study, features, "igc")
+    limits = {feature: color_limit(maps, feature) for feature in features}
     subjects = list(dict.fromkeys(subject for subject, _ in maps))
     for subject in subjects:
         own = {
             feature: maps[subject, feature] for feature in features if (subject, feature) in maps
         }
-        atlas = _load_labels(study, subject)
-        draw = _overviews if subject == subjects[0] else _strip
-        drawn.by_subject[subject] = draw(folder, subject, own, atlas, limits)
+        atlas = load_labels(study, subject)
+        if subject == subjects[0]:
+            names = _names_on_overviews(atlas)
+            drawn.by_subject[subject] = _overviews(folder, subject, own, atlas, limits, names)
+            if atlas is not None and names is not True:
+                drawn.shared.append(_regions(folder, subject, next(iter(own.values())), atlas))
+        else:
+            drawn.by_subject[subject] = _strip(folder, subject, own, atlas, limits)
     if not maps:
         drawn.notes.append("Maps are left out: the study folder holds no surface maps of IGC.")
     if tables:
-        drawn.shared = _bars(study, folder, tables)
+        drawn.shared += _bars(study, folder, tables)
     else:
         drawn.notes.append("Regions are left out: there is no roi.tsv.")
     return drawn
 
 
-def draw_encoding(study: Study) -> Drawn:
-    """Draw encoder accuracy, example maps, retinotopy and the comparison with the truth."""
-    table = study.tables["prf.tsv"]
-    folder, drawn = plots.FigureFolder(study.folder), Drawn()
-    areas = study.areas
-    inside = table[table["roi"].isin(areas)]
-    fitted = inside[inside["status"] == "ok"]
-    if {"encoder_r", "noise_ceiling_r"} <= set(inside):
-        drawn.shared.append(_ceiling(folder, inside, areas))
-    else:
-        drawn.notes.append("No noise ceilings are known for this study, so none are shown.")
-    subjects = list(dict.fromkeys(table["subject"]))
-    for subject in subjects:
-        own = [
-            *_gallery(study, folder, table, subject, drawn.notes),
-            *_retinotopy(study, folder, subject, drawn.notes),
-        ]
-        if subject == subjects[0]:
-            drawn.shared += own
-        else:
-            drawn.by_subject[subject] = own
-    drawn.shared.append(_size_eccentricity(folder, fitted, areas))
-    if {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(fitted):
-        drawn.shared.append(
-            _truth(folder, fitted, areas, "true" if study.simulated else "reference")
-        )
-    else:
-        drawn.notes.append("Neither truth nor reference maps are known to compare with.")
-    return drawn
-
-
-def _load_maps(study, descriptions, stat):
+def load_maps(study: Study, descriptions: list[str], stat: str) -> dict:
     """Return the surface maps that exist, by subject and description."""
     from neuroigc.surface import SurfaceMap
 
@@ -129,7 +99,8 @@ def _load_maps(study, descriptions, stat):
     return found
 
 
-def _load_labels(study, subject):
+def load_labels(study: Study, subject: str):
+    """Return a subject's regions as one atlas, None if there are none."""
     from neuroigc.surface import combine, load_atlas
 
     paths = study.labels.get(compact(subject))
@@ -143,7 +114,7 @@ def _load_labels(study, subject):
     return atlases[0] if len(atlases) == 1 else combine(atlases)
 
 
-def _limit(maps, feature):
+def color_limit(maps: dict, feature: str) -> float:
     """Return the end of the colour scale that all subjects share."""
     own = [surface_map for (_, name), surface_map in maps.items() if name == feature]
     values = np.concatenate([part for one in own for part in one.data.values()] or [np.zeros(0)])
@@ -158,7 +129,14 @@ _READ_MAP = (
 )
 
 
-def _overviews(folder, subject, own, atlas, limits):
+def _names_on_overviews(atlas):
+    """Return True for all names, or those for which there is room on a small map."""
+    if atlas is None or len(atlas.names) <= _NAMES_ON_OVERVIEW:
+        return True
+    return [name for name in EARLY_AREAS if name in atlas.names]
+
+
+def _overviews(folder, subject, own, atlas, limits, names):
     from neuroigc.surface.plotting import plot_surface_overview
 
     figures = []
@@ -168,24 +146,38 @@ def _overviews(folder, subject, own, atlas, limits):
             plot_surface_overview,
             surface_map,
             outlines=atlas,
+            outline_names=names,
             vmax=limits[feature],
             label="IGC per vertex",
         )
         name = feature_name(feature)
-        lines = "" if atlas is None else " Lines: borders of the regions, named on the flat maps."
+        lines = "" if atlas is None else " Lines: borders of the regions, named on the flat maps"
+        lines += "" if atlas is None or names is True else " where there is room"
         figures.append(
             Figure(
                 path,
                 f"Where {name} is read from, subject {subject}",
                 "IGC on the inflated cortex (from inside, behind and below) and on the flattened "
                 f"occipital cortex. {_READ_MAP}The scale ends at the 99th percentile and is the "
-                f"same for all subjects.{lines}",
+                f"same for all subjects.{lines}{'.' if lines else ''}",
                 f"Eight views of the cortex of subject {subject}, coloured by IGC of {name}; the "
                 "table of regions below gives the sums.",
                 "wide",
             )
         )
     return figures
+
+
+def _regions(folder, subject, surface_map, atlas):
+    path = folder.file(f"sub-{subject}", "regions", suffix=".png")
+    return Figure(
+        folder.draw(path, plots.plot_regions, surface_map, atlas),
+        f"The regions of subject {subject}",
+        "Borders and names of the regions on the flattened occipital cortex, seen from outside. "
+        "White: vertices that were measured; grey: cortex outside of the mask, dark in the folds.",
+        f"Flat maps with the outlines of {len(atlas.names)} regions.",
+        "wide",
+    )
 
 
 def _strip(folder, subject, own, atlas, limits):
@@ -215,7 +207,8 @@ def _bars(study, folder, tables):
     from neuroigc.surface.roi_plots import plot_roi_bars
 
     table = study.tables["roi.tsv"]
-    table = table.assign(
+    there = table.groupby("roi")["n_vertices"].transform("sum") > 0
+    table = table[there].assign(
         output=table["output"].map(feature_name).map(plots.escape_math),
         roi=table["roi"].map(plots.escape_math),
     )
@@ -247,173 +240,3 @@ def _bars(study, folder, tables):
             )
         )
     return figures
-
-
-def _gallery(study, folder, table, subject, notes):
-    """Show the IGC maps of a few vertices: by area, near the centre and further out."""
-    path = study.attributions.get((compact(subject), "encoding"))
-    extent = study.settings.get("data", {}).get("extent_deg")
-    if path is None or not is_known(extent):
-        what = "its IGC maps" if path is None else "the size of the images in degrees"
-        notes.append(f"Example maps of subject {subject} are left out: {what} cannot be found.")
-        return []
-    own = table[table["subject"] == subject].reset_index(drop=True)
-    rows, n_columns = _choose_examples(own, study.areas)
-    if not rows:
-        notes.append(f"Example maps of subject {subject} are left out: no fit ended well.")
-        return []
-    maps = _load_encoding_maps(path, len(own))[rows]
-    chosen = own.iloc[rows]
-    known = {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(own)
-    reference = None
-    if known:
-        reference = {name: chosen[f"true_{name}"] for name in ("x_deg", "y_deg", "size_deg")}
-    titles = [
-        plots.escape_math(row.roi)
-        + (f", r = {format_number(row.encoder_r)}" if "encoder_r" in own else "")
-        for row in chosen.itertuples()
-    ]
-    what = "true" if study.simulated else "reference"
-    dotted = f"; the dotted one is the {what} field" if known else ""
-    return [
-        Figure(
-            folder.draw(
-                folder.file(f"sub-{subject}", "prf-gallery", suffix=".svg"),
-                plots.plot_gallery, maps, chosen, reference, titles,
-                extent_deg=extent, n_columns=n_columns,
-            ),
-            f"Receptive fields seen by IGC, subject {subject}",
-            f"IGC maps of {len(rows)} vertices over the image ({extent:g}° wide): how much each "
-            "place of the image contributes to the correlation r of predicted and measured "
-            "response, red adding, blue taking away. In each area one vertex near the centre of "
-            "gaze (above) and one further out (below), chosen by eccentricity among the better "
-            f"fits. The solid circle has the radius of one standard deviation of the fit{dotted}.",
-            f"{len(rows)} small maps of the visual field, each with a red spot circled by the fit.",
-            "wide",
-        )
-    ]  # fmt: skip
-
-
-def _choose_examples(own, areas):
-    """Return row numbers, inner vertices of all areas first, and the number of areas shown."""
-    usable = own[(own["status"] == "ok") & plots.reliable(own)]
-    inner, outer = [], []
-    for area in areas[:_AREAS_IN_GALLERY]:
-        rows = usable[usable["roi"] == area]
-        rows = rows[rows["r2"] >= rows["r2"].median()]
-        if len(rows):
-            for quantile, chosen in ((0.25, inner), (0.75, outer)):
-                distance = (
-                    rows["eccentricity_deg"] - rows["eccentricity_deg"].quantile(quantile)
-                ).abs()
-                chosen.append(distance.idxmin())
-    return inner + outer, len(inner)
-
-
-def _load_encoding_maps(path, n_rows):
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            maps = file["attributions"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            path.name, expected="a saved attribution (.npz)", got=str(error)
-        ) from error
-    if maps.ndim != 3 or len(maps) != n_rows:
-        raise InputError(
-            path.name,
-            expected=f"one map for each of the subject's {n_rows} rows in prf.tsv",
-            got=f"shape {maps.shape}",
-            fix="Run the stage prf again.",
-        )
-    return maps
-
-
-def _retinotopy(study, folder, subject, notes):
-    from neuroigc.prf.plotting import angle_colormap
-
-    extent = study.settings.get("data", {}).get("extent_deg")
-    looks = {
-        "angle": ("polar angle", {"cmap": angle_colormap(), "vmin": 0, "vmax": 360, "period": 360}),
-        # Beyond the edge of the images no receptive field can be seen.
-        "eccen": (
-            "eccentricity (°)",
-            {"cmap": "viridis", "vmin": 0, "vmax": extent / 2 if is_known(extent) else None},
-        ),
-        "size": ("size (°)", {"cmap": "viridis", "vmin": 0, "vmax": None}),
-        "r2": ("fit of the Gaussian (r²)", {"cmap": "viridis", "vmin": 0, "vmax": 1}),
-    }
-    panels = []
-    for stat, (label, look) in looks.items():
-        surface_map = _load_maps(study, ["prf"], stat).get((subject, "prf"))
-        if surface_map is not None:
-            vmax = look["vmax"] or _limit({(subject, "prf"): surface_map}, "prf")
-            panels.append((label, surface_map, look | {"vmax": vmax}))
-    if not panels:
-        notes.append(
-            f"Maps of receptive fields are left out for subject {subject}: none are there."
-        )
-        return []
-    path = folder.file(f"sub-{subject}", "retinotopy", suffix=".png")
-    return [
-        Figure(
-            folder.draw(path, plots.plot_flat_pairs, panels, _load_labels(study, subject)),
-            f"Retinotopy from natural images, subject {subject}",
-            "Polar angle, eccentricity and size of the receptive fields on the flattened occipital "
-            "cortex, in degrees of visual angle, and how well a Gaussian fits the IGC map. Angles "
-            "count counter-clockwise from the right horizontal meridian: 90° is up. Along the "
-            "visual cortex the angle turns back at the borders of V1, V2 and V3, and eccentricity "
-            "grows away from the occipital pole. Lines: borders of the regions.",
-            f"Flat maps of polar angle, eccentricity, size and fit in subject {subject}.",
-            "wide",
-        )
-    ]
-
-
-def _size_eccentricity(folder, fitted, areas):
-    ordered = fitted.assign(order=fitted["roi"].map(areas.index)).sort_values(
-        "order", kind="stable"
-    )
-    return Figure(
-        folder.draw(folder.file("prf", "size", suffix=".svg"), plots.plot_sizes, ordered),
-        "Size against eccentricity",
-        "Each point is a vertex whose fit ended well: standard deviation of its receptive field "
-        "against its distance from the centre of gaze, in degrees, with a straight line for each "
-        "area. Fields grow with eccentricity and from V1 upwards.",
-        f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
-        "narrow",
-    )
-
-
-def _ceiling(folder, prf, areas):
-    path = folder.draw(
-        folder.file("encoder", "noise-ceiling", suffix=".svg"), plots.plot_ceiling, prf, areas
-    )
-    share = format_number(100 * plots.reliable(prf).mean(), 0)
-    return Figure(
-        path,
-        "Encoder accuracy against the noise ceiling",
-        f"Each point is a vertex of {join_words(areas)}: the correlation of predicted and measured "
-        "responses to held-out images, against the highest that noise in the responses allows. "
-        "Points on the solid line leave nothing to explain; those above the dashed line reach half "
-        f"their ceiling ({share} % of the vertices, drawn strongly here and below).",
-        f"Scatter of encoder correlation against noise ceiling for {len(prf)} vertices; "
-        f"{share} per cent lie above half the ceiling.",
-        "narrow",
-    )
-
-
-def _truth(folder, fitted, areas, name):
-    path = folder.draw(
-        folder.file("prf", f"against-{name}", suffix=".svg"),
-        plots.plot_truth, fitted, areas, name=name,
-    )  # fmt: skip
-    return Figure(
-        path,
-        f"Estimated against {name} receptive fields",
-        f"Eccentricity, polar angle and size read off the IGC maps, against the {name} values, in "
-        f"degrees; {format_number(len(fitted), 0)} vertices. Points on the line agree. Angles are "
-        f"shown on the same turn as the {name} ones. Pale points are vertices whose encoder stays "
-        "below half its noise ceiling.",
-        f"Three scatter plots of estimated against {name} eccentricity, polar angle and size.",
-        "wide",
-    )

@@ -144,7 +144,7 @@ def format_small(value: object) -> str:
     if not is_known(value):
         return _UNKNOWN
     if value == 0 or abs(value) >= 1e-3:
-        return f"{value:.2g}".replace("-", "−")
+        return f"{value:#.2g}".rstrip(".").replace("-", "−")
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa.replace('-', '−')} × {power_of_ten(int(exponent))}"
 

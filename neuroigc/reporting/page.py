@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
 from importlib.resources import files
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
 import neuroigc
 from neuroigc._files import atomic_path
-from neuroigc.reporting.figures import Figure, draw_decoding, draw_encoding
+from neuroigc.reporting.figures import draw_decoding
 from neuroigc.reporting.methods import cite, methods_paragraphs
 from neuroigc.reporting.numbers import (
     feature_name,
-    format_duration,
     format_number,
-    format_size,
     format_small,
     is_known,
     join_words,
     roi_table,
 )
-from neuroigc.reporting.study import Study, hash_file, read_study
+from neuroigc.reporting.prf_figures import draw_encoding
+from neuroigc.reporting.provenance import describe_models, describe_run, describe_settings
+from neuroigc.reporting.shelf import Shelf
+from neuroigc.reporting.study import Study, read_study
 from neuroigc.reporting.words import limitations, summary_sentences
 
 __all__ = ["write_report"]
-
-# Embedded pictures beyond the first subject's stop here, so that the page can be mailed.
-_BUDGET_BYTES = 6_000_000
 
 _FEATURE_COLUMNS = (
     (
@@ -75,14 +72,6 @@ _MEASURES = (
     ("prf", "r_size", "Size, r", 3, "correlation with the {} size"),
     ("prf", "size_ratio", "Size ratio", 2, "estimated over {} size; 1 is unbiased"),
 )  # fmt: skip
-_COUNTS = {
-    "space": "Surface",
-    "n_images": "Images",
-    "n_held_out_images": "Held-out images",
-    "n_vertices": "Vertices decoded from",
-    "n_dropped_vertices": "Vertices left out, not finite",
-}
-_FOLDERS = {"root", "truth"}
 
 
 def write_report(study_folder: str | Path) -> Path:
@@ -120,7 +109,7 @@ def write_report(study_folder: str | Path) -> Path:
 def _collect(study: Study) -> dict:
     """Gather all that the template shows."""
     tables = _roi_tables(study)
-    shelf = _Shelf(study.folder)
+    shelf = Shelf(study.folder)
     methods, references = cite(methods_paragraphs(study))
     decoding = _decoding(study, tables, shelf)
     encoding = _encoding(study, shelf)
@@ -155,9 +144,9 @@ def _collect(study: Study) -> dict:
         "methods": methods,
         "references": references,
         "limitations": limitations(study),
-        "run": _run(study),
-        "models": _models(study),
-        "settings": list(_flatten(study.settings)),
+        "run": describe_run(study),
+        "models": describe_models(study),
+        "settings": list(describe_settings(study.settings)),
         "tables": list(study.tables),
     }
 
@@ -192,57 +181,6 @@ def _render(context: dict) -> str:
 def _policy_hash(text):
     """Return the content security policy's name for an inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-class _Shelf:
-    """Numbers figures in the order they are shown, and embeds them within the budget."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.used, self.counts = folder, 0, {"Figure": 0, "Figure S": 0}
-
-    def add(self, figure: Figure, *, supplement: bool = False) -> dict:
-        kind = "Figure S" if supplement else "Figure"
-        self.counts[kind] += 1
-        number = self.counts[kind]
-        uri, pixels = _data_uri(figure.path)
-        if supplement and self.used + len(uri) > _BUDGET_BYTES:
-            uri = ""
-        self.used += len(uri)
-        return {
-            "label": f"{kind}{number}" if supplement else f"{kind} {number}",
-            "anchor": f"figure-{'s' if supplement else ''}{number}",
-            "title": figure.title,
-            "caption": figure.caption,
-            "alt": figure.alt,
-            "width": figure.width,
-            "file": figure.path.relative_to(self.folder).as_posix(),
-            "uri": uri,
-            "pixels": pixels,
-        }
-
-
-def _data_uri(path):
-    """Return a picture as a data URI and the size in CSS pixels at which it is meant."""
-    if path.suffix == ".svg":
-        from xml.etree import ElementTree
-
-        data, kind = path.read_bytes(), "svg+xml"
-        root = ElementTree.fromstring(data)
-        # Matplotlib states points, 72 to the inch; CSS has 96 pixels there.
-        pixels = [
-            round(float(root.get(side).removesuffix("pt")) * 96 / 72)
-            for side in ("width", "height")
-        ]
-    else:
-        from PIL import Image
-
-        with Image.open(path) as image:
-            pixels = [round(side * 96 / 200) for side in image.size]
-            buffer = io.BytesIO()
-            # A fifth of the PNG's size without a visible difference; the PNG stays in figures/.
-            image.convert("RGB").save(buffer, "WEBP", quality=88, method=4)
-        data, kind = buffer.getvalue(), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", pixels
 
 
 def _roi_tables(study):
@@ -283,7 +221,7 @@ def _measures(study):
 
 
 def _decoding(study, tables, shelf):
-    section = {"notes": [], "maps": [], "bars": [], "tables": [], "subjects": []}
+    section = {"notes": [], "maps": [], "regions": [], "tables": [], "subjects": []}
     if not (study.summary.get("decoding") or tables):
         section["notes"].append("Left out: this study did not decode image features.")
         return section
@@ -299,7 +237,7 @@ def _decoding(study, tables, shelf):
                 "figures": [shelf.add(figure, supplement=index > 0) for figure in figures],
             }
         )
-    section["bars"] = [shelf.add(figure) for figure in drawn.shared]
+    section["regions"] = [shelf.add(figure) for figure in drawn.shared]
     section["tables"] = [_roi_view(table) for table in tables]
     section |= _subject_table(study)
     return section
@@ -310,17 +248,23 @@ def _roi_view(table):
         "Mean and standard deviation (SD) are those between subjects; both hemispheres are "
         "summed except under Left and Right."
     )
-    if not table.adds_up and table.correlations:
-        explanation += " Regions of different atlases may overlap, so the rows do not add up to r."
-    totals = list(table.totals.values())
+    empty = [row["name"] for row in table.rows if not row["vertices"]]
+    if empty:
+        explanation += f" Without a vertex in the mask: {join_words(empty)}."
+    sums = [("Sum", table.totals)]
+    if table.correlations:
+        sums.append(("r", table.correlations))
+        if not table.adds_up:
+            explanation += " Some vertices lie in several regions, so the sum is not r."
     return {
         "name": feature_name(table.output),
         "explanation": explanation,
         "subjects": table.subjects,
-        "rows": table.rows,
-        "totals": table.totals,
-        "total": sum(totals) / len(totals),
-        "adds_up": table.adds_up,
+        "rows": [row for row in table.rows if row["vertices"]],
+        "sums": [
+            (name, sum(values.values()) / len(values) if values else math.nan, values)
+            for name, values in sums
+        ],
         "shares": any(is_known(row["share"]) for row in table.rows),
     }
 
@@ -374,54 +318,6 @@ def _encoding(study, shelf):
             }
         )
     return section
-
-
-def _run(study):
-    summary = study.summary
-    rows = [
-        ("neuroigc", summary.get("version", "not recorded")),
-        *(summary.get("versions") or {}).items(),
-        ("Seed", summary.get("seed", "not recorded")),
-        ("Run time", format_duration(summary.get("seconds"))),
-        ("Peak memory", format_size(summary.get("peak_rss_mb"))),
-        ("Subjects", join_words(study.subjects)),
-    ]
-    counts = summary.get("study", {})
-    for key, label in _COUNTS.items():
-        if key in counts:
-            rows.append((label, _counts(counts[key])))
-    return [(str(name), str(text)) for name, text in rows]
-
-
-def _counts(value):
-    if isinstance(value, dict):
-        counts = {key: count for key, count in value.items() if count != 0}
-        return ", ".join(f"{_counts(count)} ({key})" for key, count in counts.items()) or "none"
-    return format_number(value, 0) if is_known(value) else str(value)
-
-
-def _models(study):
-    rows = []
-    for path in sorted((study.folder / "models").glob("*.safetensors")):
-        sha256 = hash_file(path)
-        told = study.models.get(path.stem, {}).get("weights", {}).get("sha256", sha256)
-        rows.append({"file": path.name, "sha256": sha256, "changed": told != sha256})
-    return rows
-
-
-def _flatten(table, prefix=""):
-    """Yield (dotted name, text) of all settings but folders, which belong to a machine."""
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif key not in _FOLDERS:
-            values = value if isinstance(value, list) else [value]
-            yield f"{prefix}{key}", ", ".join(_neutral(entry) for entry in values)
-
-
-def _neutral(value):
-    # A file given by its path keeps its name only.
-    return PurePath(value.replace("\\", "/")).name if isinstance(value, str) else str(value)
 
 
 def _float(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -23,6 +24,7 @@ __all__ = [
     "plot_ceiling",
     "plot_flat_pairs",
     "plot_gallery",
+    "plot_regions",
     "plot_sizes",
     "plot_truth",
     "reliable",
@@ -199,6 +201,21 @@ def plot_flat_pairs(panels: list[tuple], atlas=None):
         bar.outline.set_linewidth(0.5)
         if look.get("period") == 360:
             bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])
+    return canvas
+
+
+def plot_regions(surface_map, atlas):
+    """Draw the borders and names of all regions on the flat cortex, over what was measured."""
+    from neuroigc.surface.plotting import plot_surface_map
+
+    canvas = _canvas(7.2, 4.0)
+    measured = {side: np.where(np.isnan(v), v, 0.0) for side, v in surface_map.data.items()}
+    blank = dataclasses.replace(surface_map, data=measured)
+    for hemisphere, ax in zip(("left", "right"), canvas.subplots(1, 2), strict=True):
+        plot_surface_map(
+            blank, hemisphere=hemisphere, mesh="flat", outlines=atlas, outline_names=True,
+            colorbar=False, title=hemisphere, ax=ax,
+        )  # fmt: skip
     return canvas
 
 

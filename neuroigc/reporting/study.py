@@ -15,7 +15,7 @@ from neuroigc._validation import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ELSEWHERE", "Study", "compact", "hash_file", "read_study"]
+__all__ = ["EARLY_AREAS", "ELSEWHERE", "Study", "compact", "hash_file", "read_study"]
 
 _TABLES = {
     # file: (text columns, number columns)
@@ -36,7 +36,7 @@ _KEYS = {
 }
 _NOT_A_NUMBER = ("", "n/a", "nan", "NaN", "NA")
 # What `neuroigc` fits receptive fields in unless it is told otherwise.
-_EARLY_AREAS = ("V1", "V2", "V3", "hV4")
+EARLY_AREAS = ("V1", "V2", "V3", "hV4")
 ELSEWHERE = "elsewhere"
 _RERUN = "Run the stage again that writes it."
 
@@ -100,7 +100,7 @@ class Study:
         """The areas whose receptive fields are shown, in the study's own order."""
         prf = self.tables.get("prf.tsv")
         there = [] if prf is None else sorted(set(prf["roi"]) - {ELSEWHERE})
-        asked = self.settings.get("encoding", {}).get("rois") or _EARLY_AREAS
+        asked = self.settings.get("encoding", {}).get("rois") or EARLY_AREAS
         return [area for area in asked if area in there] or there
 
 
