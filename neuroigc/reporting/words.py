@@ -53,9 +53,8 @@ def limitations(study: Study) -> list[tuple[str, str]]:
             (
                 "Sizes are biased unless calibrated",
                 "The width of an IGC map depends on the statistics of the images and on the "
-                "encoder, and is wider than the receptive field of a unit that pools contrast. "
-                "Centres do not suffer from this. Beyond the edge of the images nothing is "
-                "measured.",
+                "encoder, and may lie below or above that of the receptive field. Centres suffer "
+                "less, except near the edge of the images, beyond which nothing is measured.",
             )
         )
     texts.append(
