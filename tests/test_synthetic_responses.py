@@ -124,7 +124,7 @@ def test_coverage_tells_what_lies_outside_the_image(cortex, observer):
     eccentricity = np.hypot(gather(observer, cortex.x_deg), gather(observer, cortex.y_deg))
     coverage = observer.coverage
     assert (coverage[eccentricity < 1] > 0.99).all()
-    beyond = np.abs(gather(observer, cortex.x_deg)) > 4.8
+    beyond = np.abs(gather(observer, cortex.x_deg)) > 4.5
     assert beyond.any()
     assert (coverage[beyond] < 0.5).all()
 

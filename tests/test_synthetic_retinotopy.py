@@ -102,7 +102,7 @@ def test_maps_are_continuous_across_borders(group, hemisphere):
 def test_magnification_follows_the_monopole_map(group, hemisphere):
     x, y = group.x_deg[hemisphere], group.y_deg[hemisphere]
     eccentricity, in_v1 = np.hypot(x, y), names_of(group, hemisphere) == "V1"
-    bounds = np.array([0, 1, 2, 3.2, 5.5])
+    bounds = np.array([0, 1, 2, 3.2, 5.0])
     counts = np.histogram(eccentricity[in_v1], bounds)[0]
     density = counts / np.diff(bounds**2)
     assert (np.diff(density) < 0).all()

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 SPACE, N_VERTICES = "fsaverage5", 10242
-MAX_ECCENTRICITY_DEG = 5.5  # areas are drawn a little beyond the stimulus
+MAX_ECCENTRICITY_DEG = 5.0  # areas are drawn a little beyond the stimulus
 MASK_SIZE = 1187  # vertices per hemisphere; NSD's "nsdgeneral" has 37,984 / 16 on both
 
 MAGNIFICATION_MM = 16.5
