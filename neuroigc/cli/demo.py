@@ -17,7 +17,7 @@ layout = "nsd"
 space = "fsaverage5"
 subjects = ["01", "02", "03", "04", "05", "06", "07", "08"]
 mask = "nsdgeneral"
-test_fraction = 0.1
+test_fraction = 0.05
 truth = "truth"
 
 [rois]
@@ -30,11 +30,21 @@ V3 = ["V3v", "V3d"]
 
 [decoding]
 features = ["luminance_contrast", "one_over_f_slope"]
+tolerance = 0.02
+
+[decoding.network]
+hidden = [128, 128, 128, 128, 128]
+max_epochs = 15
+patience = 5
 
 [encoding]
 subjects = ["01"]
 image_size = 48
 rois = ["V1", "V2", "V3", "hV4"]
+max_gradients = 5
+
+[encoding.network]
+n_latents = 128
 """
 
 

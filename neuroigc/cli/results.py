@@ -54,7 +54,7 @@ def write_rois(folder) -> None:
                 subject=subject,
                 outputs=features,
                 standard_errors=dict(
-                    zip(result.group_names, result.group_standard_errors.T, strict=True)
+                    zip(result.settings["groups"], result.group_standard_errors.T, strict=True)
                 ),
             )
         )
@@ -142,7 +142,7 @@ def _names_of_areas(folder, subject, vertices):
 def _truth(folder, subject, vertices):
     from neuroigc.datasets.simulation import load_truth
 
-    truth = load_truth(folder.config.data.root, subject)
+    truth = load_truth(folder.config.data.root, int(subject))
     return pd.DataFrame(
         {
             f"true_{name}": np.concatenate(
