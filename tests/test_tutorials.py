@@ -79,10 +79,12 @@ def test_runs_and_draws(name, results, request):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_digits_are_read_and_maps_add_up(results, real_data):
+def test_digits_are_read_by_ink_and_by_paper(results, real_data):
     found = results("plot_digits", NEUROIGC_DATA=str(real_data))
     assert found["accuracy"] >= 0.97
-    assert found["largest_gap"] <= 0.01
+    # The short version takes few digits and gradients.
+    assert found["largest_gap"] <= 0.25
+    assert 0.3 <= found["outside_share"] <= 0.7
 
 
 @pytest.mark.slow
@@ -105,7 +107,9 @@ def test_szinte_centres_are_the_published_ones(results, real_data):
     assert found["largest_gap"] <= 1e-6
 
 
-@pytest.mark.parametrize("path", [path for path in TUTORIALS if needs_data(path)], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in TUTORIALS if needs_data(path)], ids=lambda path: path.stem
+)
 def test_says_how_to_obtain_missing_data(path, tmp_path):
     outcome = run(path, tmp_path, NEUROIGC_DATA=str(tmp_path / "nowhere"))
     assert outcome.returncode == 1
