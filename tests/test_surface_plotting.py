@@ -62,9 +62,9 @@ def test_every_pixel_knows_its_point(rng):
     assert (canvas.face >= 0).all()
     there = np.einsum("hwc,hwcd->hwd", canvas.weights, points[faces[canvas.face]])
     column, row = np.meshgrid(np.arange(50), np.arange(50))
-    np.testing.assert_allclose(there[..., 0], (column + 0.5) / 10, atol=1e-9)
-    np.testing.assert_allclose(there[..., 1], 5 - (row + 0.5) / 10, atol=1e-9)  # row 0 is the top
-    np.testing.assert_allclose(there[..., 2], canvas.depth, atol=1e-9)
+    np.testing.assert_allclose(there[..., 0], (column + 0.5) / 10, atol=1e-6)
+    np.testing.assert_allclose(there[..., 1], 5 - (row + 0.5) / 10, atol=1e-6)  # row 0 is the top
+    np.testing.assert_allclose(there[..., 2], canvas.depth, atol=1e-6)
 
 
 def test_the_nearer_face_hides_the_other():
@@ -100,7 +100,7 @@ def test_values_are_interpolated_linearly():
     picture = values_at(2 * points[:, 0] - points[:, 1])
     column, row = np.meshgrid(np.arange(40), np.arange(40))
     x, y = (column + 0.5) / 20, 2 - (row + 0.5) / 20
-    np.testing.assert_allclose(picture, 2 * x - y, atol=1e-9)
+    np.testing.assert_allclose(picture, 2 * x - y, atol=1e-6)
 
 
 def test_unmeasured_vertices_keep_their_half():
@@ -108,14 +108,14 @@ def test_unmeasured_vertices_keep_their_half():
     values[[0, 3, 6]] = np.nan  # the left column of the grid
     picture = values_at(values)
     assert np.isnan(picture[:, :10]).all()
-    assert (picture[:, 10:] == 1).all()
+    np.testing.assert_allclose(picture[:, 10:], 1, rtol=1e-6)
 
 
 def test_angles_are_interpolated_around_the_circle():
     points, _ = grid(3)
     picture = values_at(np.where(points[:, 0] < 1, 350.0, 10.0), period=360)
     away = np.abs((picture + 180) % 360 - 180)
-    assert away.max() <= 10 + 1e-9
+    assert away.max() <= 10 + 1e-4
     assert (picture >= 0).all()
     assert (picture < 360).all()
 

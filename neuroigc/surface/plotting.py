@@ -1,5 +1,7 @@
 """Pictures of maps on the inflated and on the flattened cortex."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from neuroigc._validation import InputError, check_choice
@@ -91,23 +93,15 @@ def plot_surface_map(
     colors = _color_scale(surface_map, cmap, vmin, vmax)
     space = mesh_at_hand(surface_map.space)
     values = surface_map.nested(space).data[hemisphere]
-    coordinates, faces = load_mesh(space, mesh, hemisphere)
-    if mesh == "flat":
-        points = coordinates * [1.0, 1.0, 0.0]
-    else:
-        points = project(coordinates, hemisphere, view)
-    on_mesh = np.zeros(len(points), bool)
-    on_mesh[faces] = True  # the vertices at a flat map's cuts are on no face
+    points, faces, on_mesh = _turned_mesh(space, mesh, hemisphere, view)
     crop = mesh == "flat" if crop is None else crop
     if crop is True:
         window = _measured_window(points, on_mesh, values)
     else:
         window = crop or window_around(points[on_mesh], _MARGIN)
 
-    canvas = render(points, faces, window)
-    sulci = load_background(space, hemisphere)
-    facing = normals(points, faces)[:, 2]
-    picture = _background(canvas, faces, sulci, facing)
+    canvas, facing, background = _scene(space, mesh, hemisphere, view, tuple(window))
+    picture = background.copy()
     shown, interpolated = _interpolate(canvas, faces, values, period)
     picture[shown] = colors.to_rgba(interpolated)
 
@@ -131,6 +125,30 @@ def plot_surface_map(
             ax.figure, colors, surface_map, label, ax=ax, shrink=0.7, aspect=18, pad=0.03
         )
     return ax
+
+
+@lru_cache(maxsize=16)
+def _turned_mesh(space, mesh, hemisphere, view):
+    """Return points as the viewer sees them, faces, and which points are on a face."""
+    coordinates, faces = load_mesh(space, mesh, hemisphere)
+    if mesh == "flat":
+        points = coordinates * [1.0, 1.0, 0.0]
+    else:
+        points = project(coordinates, hemisphere, view)
+    on_mesh = np.zeros(len(points), bool)
+    on_mesh[faces] = True  # the vertices at a flat map's cuts are on no face
+    return points, faces, on_mesh
+
+
+# A report draws many maps on few meshes from few sides; about 30 MB each.
+@lru_cache(maxsize=16)
+def _scene(space, mesh, hemisphere, view, window):
+    """Return the canvas of a window, how far each vertex faces the viewer, and the sulci."""
+    points, faces, _ = _turned_mesh(space, mesh, hemisphere, view)
+    canvas = render(points, faces, window)
+    facing = normals(points, faces)[:, 2]
+    background = _background(canvas, faces, load_background(space, hemisphere), facing)
+    return canvas, facing, background
 
 
 def plot_surface_overview(
@@ -266,7 +284,8 @@ def _background(canvas, faces, sulci, facing):
     towards = (canvas.weights * facing[corners]).sum(axis=-1)
     grey = (0.74 - 0.14 * np.tanh(2.5 * depth)) * (0.72 + 0.28 * np.clip(towards, 0, 1))
     inside = canvas.face >= 0
-    return np.stack([grey, grey, grey, np.ones_like(grey)], axis=-1) * inside[..., None]
+    picture = np.stack([grey, grey, grey, np.ones_like(grey)], axis=-1) * inside[..., None]
+    return picture.astype(np.float32)
 
 
 def _interpolate(canvas, faces, values, period):

@@ -131,7 +131,7 @@ def window_around(points, margin):
     return (low[0] - space, high[0] + space, low[1] - space, high[1] + space)
 
 
-def render(points, faces, window, n_pixels=1200):
+def render(points, faces, window, n_pixels=900):
     """Find what every pixel shows.
 
     Parameters
@@ -181,7 +181,10 @@ def render(points, faces, window, n_pixels=1200):
     order = np.argsort(near, kind="stable")  # the nearest is written last
     at = (row[order], column[order])
     canvas = Canvas(
-        np.full(shape, -1), np.zeros((*shape, 3)), np.full(shape, -np.inf), tuple(window)
+        np.full(shape, -1, np.int32),
+        np.zeros((*shape, 3), np.float32),
+        np.full(shape, -np.inf, np.float32),
+        tuple(window),
     )
     canvas.face[at] = front[owner[order]]
     canvas.weights[at] = weights[order]
