@@ -1,0 +1,297 @@
+"""The command line from data on disk to the report, on a study small enough for a test."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neuroigc import models
+from neuroigc.attribution import IGCResult
+from neuroigc.cli import main
+from neuroigc.cli.config import load_config
+from neuroigc.cli.folder import STAGES, StudyFolder
+from neuroigc.cli.stages import run_stage
+from neuroigc.cli.study_data import common_vertices, decoding_samples, load_features
+from neuroigc.datasets import make_study
+from neuroigc.datasets.layouts import write_algonauts
+from neuroigc.surface import load_atlas, load_mask
+
+TOML = """
+title = "A small study"
+
+[data]
+root = "{root}"
+layout = "{layout}"
+space = "fsaverage5"
+subjects = ["01", "02"]
+test_fraction = 0.2
+{truth}
+
+[rois]
+atlases = ["prf-visualrois", "floc-faces"]
+
+[rois.merge]
+V1 = ["V1v", "V1d"]
+
+[decoding]
+max_gradients = 5
+
+[decoding.network]
+hidden = [16, 16]
+max_epochs = 2
+
+[encoding]
+subjects = ["01"]
+image_size = 24
+max_gradients = 5
+
+[encoding.network]
+channels = [4, 4, 4, 4, 4]
+n_latents = 6
+max_epochs = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "nsd"
+    return make_study(
+        root, n_subjects=2, n_sessions=2, trials_per_session=80, n_shared_images=12, image_size=48
+    )
+
+
+@pytest.fixture(scope="module")
+def study_toml(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "study.toml"
+    path.write_text(TOML.format(root=data, layout="nsd", truth='truth = "truth"'))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(study_toml, tmp_path_factory):
+    """Return the folder of a study that was run through."""
+    out = tmp_path_factory.mktemp("out") / "study"
+    assert main(["run", str(study_toml), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def message(capsys):
+    return capsys.readouterr().err
+
+
+def test_every_file_is_there(done):
+    for name in ("study.toml", "summary.json", "report.html", "roi.tsv", "prf.tsv"):
+        assert (done / name).is_file()
+    assert json.loads((done / "dataset_description.json").read_text())["GeneratedBy"]
+    for model in ("decoder", "encoder_sub-01"):
+        assert (done / "models" / f"{model}.safetensors").is_file()
+        assert (done / "models" / f"{model}.json").is_file()
+    stem = "sub-02_hemi-R_space-fsaverage_den-10k_desc-luminanceContrast_stat-igc_statmap"
+    assert (done / "sub-02" / f"{stem}.shape.gii").is_file()
+    assert json.loads((done / "sub-02" / f"{stem}.json").read_text())["Density"]
+
+
+def test_summary_has_its_keys(done):
+    summary = json.loads((done / "summary.json").read_text())
+    assert {"version", "seconds", "peak_rss_mb", "seed", "decoding", "encoding", "prf"} <= set(
+        summary
+    )
+    for feature in ("luminance_contrast", "one_over_f_slope"):
+        assert {"r", "completeness_gap", "numerical_error", "n_gradients"} == set(
+            summary["decoding"][feature]
+        )
+    assert {"median_r", "median_noise_ceiling_r"} == set(summary["encoding"])
+    assert {"n_vertices", "median_centre_error_deg", "r_eccentricity", "r_angle", "r_size"} <= set(
+        summary["prf"]
+    )
+
+
+ROI_COLUMNS = "subject hemisphere atlas roi output igc standard_error n_vertices"
+PRF_COLUMNS = (
+    "subject hemisphere vertex roi x_deg y_deg eccentricity_deg angle_deg size_deg r2 status"
+)
+
+
+def read_table(path, **equal):
+    """Read a table, and of it the rows in which the given columns have the given values."""
+    table = pd.read_csv(path, sep="\t", dtype={"subject": str})
+    for column, value in equal.items():
+        table = table[table[column] == value]
+    return table
+
+
+def test_tables_have_their_columns(done):
+    assert " ".join(read_table(done / "roi.tsv")) == ROI_COLUMNS
+    prfs = read_table(done / "prf.tsv")
+    assert " ".join(prfs).startswith(PRF_COLUMNS)
+    assert set(prfs["status"]) <= {"ok", "at_bound", "not_converged", "flat"}
+
+
+def test_areas_and_elsewhere_sum_to_the_total(done):
+    rois = read_table(done / "roi.tsv", subject="01")
+    scores = read_table(done / "decoding.tsv", subject="01")
+    folder = StudyFolder.open(done)
+    result = IGCResult.load(folder.attribution("01", "decoding"))
+    faces = load_atlas(
+        done / "labels" / "sub-01_hemi-{hemi}_space-fsaverage_den-10k_desc-flocFaces_dseg.label.gii"
+    )
+    visual = load_atlas(
+        done
+        / "labels"
+        / "sub-01_hemi-{hemi}_space-fsaverage_den-10k_desc-prfVisualrois_dseg.label.gii"
+    )
+    vertices = common_vertices(folder)
+    once = np.unique(np.concatenate([*visual.groups(vertices).values()]))
+    again = np.concatenate([*faces.groups(vertices).values()])
+    twice = np.intersect1d(once, again)  # areas of different atlases may overlap
+    for k, output in enumerate(folder.config.decoding.features):
+        total = rois["igc"][rois["output"] == output].sum()
+        total -= result.attributions[k, twice].sum()
+        score = scores[scores["output"] == output].iloc[0]
+        assert total == pytest.approx(score["r"] + score["completeness_gap"], abs=1e-5)
+
+
+def test_standard_errors_are_those_of_the_groups(done):
+    result = IGCResult.load(done / "attributions" / "sub-01_decoding.npz")
+    for j, group in enumerate(result.settings["groups"]):
+        hemisphere, _, roi = group.partition(" ")
+        rows = read_table(done / "roi.tsv", subject="01", hemisphere=hemisphere, roi=roi)
+        np.testing.assert_allclose(rows["igc"], result.group_values[:, j], rtol=1e-4, atol=1e-6)
+        errors = result.group_standard_errors[:, j]
+        np.testing.assert_allclose(rows["standard_error"], errors, rtol=1e-4)
+
+
+def test_no_image_is_both_trained_on_and_held_out(done):
+    folder = StudyFolder.open(done)
+    features = load_features(folder)
+    assert 0 < features["held_out"].sum() < len(features)
+    # The shared images, which every subject sees, are held out for all of them.
+    kept = decoding_samples(folder, held_out=True)
+    trained = decoding_samples(folder, held_out=False)
+    assert set(np.unique(kept.conditions)) == set(np.unique(trained.conditions)) == {0, 1}
+    seen = {tuple(row) for row in np.round(trained.features, 6)}
+    assert not seen & {tuple(row) for row in np.round(kept.features, 6)}
+
+
+def test_stages_one_by_one_and_interrupted_give_the_same(done, study_toml, tmp_path, monkeypatch):
+    out = tmp_path / "staged"
+    assert main(["prepare", str(study_toml), "--out", str(out), "--quiet"]) == 0
+    # Interrupted between the two networks of the stage: the first is kept.
+    original = models.NeuralEncoder.fit
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models.NeuralEncoder, "fit", interrupted)
+    assert main(["train", str(out), "--quiet"]) == 2
+    kept = (out / "models" / "decoder.json").stat().st_mtime_ns
+    monkeypatch.setattr(models.NeuralEncoder, "fit", original)
+    for stage in STAGES[1:-1]:
+        assert main([stage, str(out), "--quiet"]) == 0
+    assert (out / "models" / "decoder.json").stat().st_mtime_ns == kept
+    for name in ("roi.tsv", "prf.tsv", "decoding.tsv"):
+        first, second = (pd.read_csv(f / name, sep="\t") for f in (done, out))
+        pd.testing.assert_frame_equal(first, second)
+
+
+def test_resume_leaves_what_is_done(done, study_toml):
+    before = {path: path.stat().st_mtime_ns for path in done.glob("*.tsv")}
+    assert main(["run", str(study_toml), "--out", str(done), "--resume", "--quiet"]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in done.glob("*.tsv")}
+
+
+def test_a_stage_needs_the_ones_before_it(study_toml, tmp_path, capsys):
+    folder = StudyFolder.create(tmp_path / "study", load_config(study_toml))
+    assert main(["train", str(folder.path), "--quiet"]) == 2
+    assert "expected a study whose stage 'prepare' is done" in message(capsys)
+
+
+def test_algonauts_layout_gives_the_same_responses(data, tmp_path):
+    mask = load_mask(data / "nsddata/freesurfer/fsaverage5/label/{hemi}.nsdgeneral.mgz")
+    write_algonauts(
+        data, tmp_path / "algonauts", subjects=["01", "02"], space="fsaverage5", mask=mask
+    )
+    folders = {}
+    for layout, root in (("nsd", data), ("algonauts", tmp_path / "algonauts")):
+        text = TOML.format(root=root, layout=layout, truth="")
+        (tmp_path / f"{layout}.toml").write_text(text)
+        folder = StudyFolder.create(tmp_path / layout, load_config(tmp_path / f"{layout}.toml"))
+        run_stage(folder, "prepare")
+        folders[layout] = folder
+    for subject in ("01", "02"):
+        nsd, algonauts = (dict(np.load(f.prepared(subject))) for f in folders.values())
+        shown = ~nsd["is_test"]
+        np.testing.assert_array_equal(nsd["image_ids"][shown], algonauts["image_ids"])
+        np.testing.assert_array_equal(nsd["responses"][shown], algonauts["responses"])
+        for side in ("left", "right"):
+            np.testing.assert_array_equal(nsd[f"vertices/{side}"], algonauts[f"vertices/{side}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (("max_gradients = 5\n\n[decoding.n", 'features = ["hue"]\n\n[decoding.n'),
+         "[decoding] features: expected some of luminance_contrast, one_over_f_slope; got 'hue'"),
+        (('"V1v", "V1d"', '"V1v", "V9"'), "[rois.merge] V1: expected areas of one atlas"),
+        (('"floc-faces"', '"floc-feet"'), "floc-feet"),
+        (('subjects = ["01", "02"]', 'subjects = ["01", "07"]'), "subj07"),
+        (("space = ", "sessions = 3\nspace = "), "session"),
+        (("[encoding.network]", '[encoding.network]\nchanels = 1'), "chanels"),
+    ],
+)  # fmt: skip
+def test_bad_settings_get_one_line_and_status_2(study_toml, tmp_path, capsys, change, text):
+    path = tmp_path / "study.toml"
+    path.write_text(study_toml.read_text().replace(*change))
+    assert path.read_text() != study_toml.read_text()
+    assert main(["run", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    error = message(capsys)
+    assert text in error
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_missing_data_and_unwritable_output(study_toml, tmp_path, capsys):
+    path = tmp_path / "study.toml"
+    path.write_text(TOML.format(root="nowhere", layout="nsd", truth=""))
+    assert main(["run", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "[data] root: expected a folder" in message(capsys)
+    (tmp_path / "file").write_text("")
+    assert main(["run", str(study_toml), "--out", str(tmp_path / "file"), "--quiet"]) == 2
+    assert "expected a folder that can be written to" in message(capsys)
+
+
+def test_usage_errors_and_help(capsys):
+    assert main([]) == 2
+    assert main(["run"]) == 2
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(stage in out for stage in STAGES)
+    assert main(["--version"]) == 0
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom neuroigc.cli import main\nmain(['--help'])\n"
+        "print(sorted({'torch', 'numpy', 'nibabel'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip().endswith("[]")
+
+
+def test_a_fault_of_ours_shows_itself(study_toml, tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("neuroigc.cli.stages.open_source", fail)
+    assert main(["run", str(study_toml), "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert "a fault of neuroigc" in message(capsys)
+
+
+def test_verify_tells_what_is_missing(tmp_path, capsys):
+    assert main(["verify", "mnist", str(tmp_path)]) == 2
+    assert "missing" in capsys.readouterr().out
+    assert main(["verify", "atlantis", str(tmp_path)]) == 2
+    assert "atlantis" in message(capsys)
