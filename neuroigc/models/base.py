@@ -37,6 +37,14 @@ class NeuralEstimator(BaseEstimator):
     _network_class: type
     _input_ndims: tuple[int, ...]
     _loss = "squared_error"
+    _fitted_names = (
+        "input_shape_",
+        "target_shape_",
+        "conditions_",
+        "classes_",
+        "network_arguments_",
+        "history_",
+    )
 
     def fit(self, X, y, *, conditions=None, validation=None):
         """Train on samples.
@@ -141,15 +149,6 @@ class NeuralEstimator(BaseEstimator):
         load_weights(network, state, str(path_prefix))
         estimator.module_ = network.eval()
         return estimator
-
-    _fitted_names = (
-        "input_shape_",
-        "target_shape_",
-        "conditions_",
-        "classes_",
-        "network_arguments_",
-        "history_",
-    )
 
     def _raw_predictions(self, X, conditions):
         """Return the module's outputs (n, n_outputs), batch by batch."""

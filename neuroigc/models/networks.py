@@ -316,7 +316,7 @@ def fold_scalings(network, *, inputs=None, outputs=None):
     """
     with torch.no_grad():
         if inputs is not None:
-            mean, scale = _as_columns(inputs, network.stem.weight.shape[1])
+            mean, scale = _as_columns(inputs, network.stem.weight, 1)
             weight = network.stem.weight.double()
             weight = weight / scale.view(1, -1, *[1] * (weight.ndim - 2))
             # A convolution that continues the edges meets a constant with its whole kernel.
@@ -324,13 +324,15 @@ def fold_scalings(network, *, inputs=None, outputs=None):
             network.stem.bias.copy_(network.stem.bias.double() - moved)
             network.stem.weight.copy_(weight)
         if outputs is not None:
-            mean, scale = _as_columns(outputs, network.head.weight.shape[0])
+            mean, scale = _as_columns(outputs, network.head.weight, 0)
             network.head.weight.copy_(network.head.weight.double() * scale[:, None])
             network.head.bias.copy_(network.head.bias.double() * scale + mean)
 
 
-def _as_columns(scaling, n_columns):
-    return [torch.as_tensor(part, dtype=torch.float64).expand(n_columns) for part in scaling]
+def _as_columns(scaling, weight, axis):
+    """Return mean and scale in float64, one number for each of the weight's rows or columns."""
+    options = {"dtype": torch.float64, "device": weight.device}
+    return [torch.as_tensor(part, **options).expand(weight.shape[axis]) for part in scaling]
 
 
 def _normalised(norm, activation):
