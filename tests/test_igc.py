@@ -14,11 +14,14 @@ from neuroigc.attribution import (
     SampledBaseline,
     ZeroBaseline,
     estimate,
+    gradients,
     igc,
     integrated_gradient_correlation,
 )
+from neuroigc.attribution.engine import Settings
 from neuroigc.attribution.pairs import draw_blocks, draw_pairs
 from neuroigc.attribution.paths import draw_points
+from neuroigc.attribution.problem import prepare
 from neuroigc.attribution.reference import reference_igc_of_pairs
 from neuroigc.models.networks import DecoderNetwork, EncoderNetwork
 
@@ -223,6 +226,21 @@ def test_numerical_error_is_the_error_made(rng):
     assert np.all(np.sqrt(np.mean(made, 0) / np.mean(said, 0)) < 1.4)
 
 
+def test_numerical_error_knows_that_no_pair_is_left(rng):
+    x = rng.standard_normal((16, 6))
+    model = mlp().double()
+    y = make_targets(model, x, rng)
+    truth, made, said = brute_force(model, x, y), [], []
+    for seed in range(12):
+        result = integrated_gradient_correlation(
+            model, x, y, seed=seed, tolerance=1e-9, max_gradients=97
+        )
+        made.append(((result.attributions - truth) ** 2).sum(1) / (truth**2).sum(1))
+        said.append(result.numerical_error**2)
+    ratio = np.sqrt(np.mean(made, 0) / np.mean(said, 0))
+    assert np.all((ratio > 0.6) & (ratio < 1.6))
+
+
 def test_estimate_is_unbiased(rng):
     x = rng.standard_normal((24, 6))
     model = mlp(activation=nn.ReLU).double()
@@ -272,6 +290,63 @@ def test_standard_errors_are_the_spread_over_samples(rng, many_outputs):
         assert np.all((ratio > 0.65) & (ratio < 1.5))
     regime = "LatentEngine" if many_outputs else "CotangentEngine"
     assert results[0].settings["regime"] == regime
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return x**2
+
+
+@pytest.mark.parametrize("n_outputs", [2, 5])
+def test_standard_errors_are_those_of_a_u_statistic(rng, n_outputs):
+    # Quadratic, so that one midpoint is the whole path, and baselines matter to first order.
+    n = 30
+    model = shake(nn.Sequential(nn.Linear(4, 3), Square(), nn.Linear(3, n_outputs))).double()
+    x = rng.standard_normal((n, 4)) @ rng.standard_normal((4, 4))
+    y = make_targets(model, x, rng)
+    groups = {"pair": [0, 2]}
+    result = integrated_gradient_correlation(model, x, y, groups=groups, **ENOUGH)
+    regime = "LatentEngine" if n_outputs == 5 else "CotangentEngine"
+    assert result.settings["regime"] == regime
+    middles = torch.from_numpy((x[:, None] + x) / 2).reshape(-1, 4).requires_grad_()
+    f = predict(model, x)
+    for v in range(n_outputs):
+        (slopes,) = torch.autograd.grad(model(middles)[:, v].sum(), middles)
+        ig = (x[:, None] - x) * slopes.numpy().reshape(n, n, 4)
+        kernel = (y[:, None, v] - y[:, v])[..., None] * ig / (f[:, v].std() * y[:, v].std())
+        kernel = np.concatenate([kernel, kernel[..., [0, 2]].sum(-1, keepdims=True)], -1)
+        values = kernel.mean((0, 1)) / 2
+        influence = kernel.mean(1) - 2 * values
+        z = [(a[:, v] - a[:, v].mean()) / a[:, v].std() for a in (f, y)]
+        influence -= np.outer((z[0] ** 2 + z[1] ** 2) / 2 - 1, values)
+        errors = influence.std(0, ddof=1) / np.sqrt(n)
+        np.testing.assert_allclose(result.attributions[v], values[:-1], atol=1e-12)
+        np.testing.assert_allclose(result.standard_errors[v], errors[:-1], rtol=1e-8)
+        np.testing.assert_allclose(result.group_standard_errors[v], errors[-1], rtol=1e-8)
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("n_outputs", [3, 9])
+def test_probe_is_the_map_on_some_components(rng, monkeypatch, held, n_outputs):
+    if not held:
+        monkeypatch.setattr(estimate, "HELD_BYTES", 0)
+        monkeypatch.setattr(estimate, "BLOCK_BYTES", 0)
+    model, x = small_encoder(n_outputs), rng.standard_normal((50, 8, 8))
+    y = make_targets(model, x, rng)
+    with gradients.borrow(model, torch.device("cpu")):
+        problem = prepare(
+            model, x, y, baseline=PairedBaseline(), conditions=None, groups={"g": [0]},
+            outputs=None, pool=2, device=torch.device("cpu"), seed=0, progress=False,
+        )  # fmt: skip
+        engine = type(igc.choose_engine(problem))(problem, Settings(n_probe=5))
+        found = estimate.Estimator(
+            engine, tolerance=1e-9, max_gradients=12, checkpoint=None, identity="", progress=False
+        ).run()
+        whole = engine.assemble(found.sums, found.n_rounds)
+        probed = engine.assemble_probe(found.sums, found.n_rounds)
+    assert probed.shape == (n_outputs, 6)
+    torch.testing.assert_close(probed[:, :-1], whole[:, engine.probe_columns])
+    torch.testing.assert_close(probed[:, -1], whole[:, :16].sum(1))
 
 
 # Cutting.

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import Sums
-from neuroigc.attribution.engine import BlockState, Engine
+from neuroigc.attribution.engine import Engine, Settings
+from neuroigc.attribution.factorisation import DenseStem
 from neuroigc.attribution.pairs import Block
+from neuroigc.attribution.problem import Problem
+from neuroigc.attribution.samples import CHUNK_NUMBERS
+from neuroigc.attribution.state import BlockState
 
 __all__ = ["CotangentEngine"]
 
@@ -24,6 +28,10 @@ N_MOMENT_SAMPLES = 128
 
 class CotangentEngine(Engine):
     """Regime of few outputs: one backward pass per output and point."""
+
+    def __init__(self, problem: Problem, settings: Settings) -> None:
+        super().__init__(problem, settings)
+        self.pull_to_probe = problem.factors.stem.pull_to(self.probe_members)
 
     @property
     def bytes_per_sample(self) -> int:
@@ -67,33 +75,28 @@ class CotangentEngine(Engine):
         origin = stem(self.problem.centre[state.block.stratum, None])
         total = torch.einsum("nh,nvh->v", state.hidden - origin, cotangents)
         probed = state.probe_inputs.new_zeros(len(total), len(self.probe_members))
-        for part in self.row_chunks(len(cotangents), len(total)):
-            pulled = stem.pull_to(cotangents[part], self.probe_members)
+        width = len(self.probe_members) if isinstance(stem, DenseStem) else stem.n_inputs
+        step = max(1, CHUNK_NUMBERS // (len(total) * width))
+        for start in range(0, len(cotangents), step):
+            part = slice(start, start + step)
+            pulled = self.pull_to_probe(cotangents[part])
             probed += torch.einsum("nl,nvl->vl", state.probe_inputs[part], pulled)
         summed = probed.reshape(len(total), *self.probe_shape).sum(-1)
         return torch.cat([summed, total[:, None]], 1)
 
-    def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+    def products(
+        self, state: BlockState, part: slice, x: Tensor, membership: Tensor
+    ) -> Iterator[Tensor]:
         """Yield Σ_s x_s ∘ W^T D_s over groups of rows, for each slice of outputs."""
         for outputs in self.output_slices:
-            yield self._products(state, groups, outputs)
+            products = self._cotangent_maps(state, part, x, outputs)
+            sums = (membership @ products.flatten(1)).reshape(-1, *products.shape[1:])
+            yield self.problem.columns.reduce(sums)
 
-    def _products(self, state: BlockState, groups: list[slice], outputs: slice) -> Tensor:
-        """Return Σ_s x_s ∘ W^T D_s over groups of rows, (n_groups, n_outputs, n_columns)."""
-        first, last, n_maps = groups[0].start, groups[-1].stop, outputs.stop - outputs.start
-        group_of = torch.repeat_interleave(torch.tensor([g.stop - g.start for g in groups]))
-        group_of = group_of.to(state.hidden.device)
-        values = state.hidden.new_zeros(len(groups), n_maps, self.problem.samples.n_inputs)
-        for chunk in self.row_chunks(last - first, n_maps):
-            part = slice(first + chunk.start, first + chunk.stop)
-            products = self._cotangent_maps(state, part, outputs)
-            values.index_add_(0, group_of[chunk], products)
-        return self.problem.columns.reduce(values)
-
-    def _cotangent_maps(self, state: BlockState, part: slice, outputs: slice) -> Tensor:
+    def _cotangent_maps(self, state: BlockState, part: slice, x: Tensor, outputs: slice) -> Tensor:
         cotangents = self._trapezoids(state, part)[:, outputs]
         cotangents += (state.residual[part, outputs] / state.n_rounds).to(cotangents.dtype)
-        return self.problem.factors.stem.pull(cotangents).mul_(self.rows(state, part)[:, None])
+        return self.problem.factors.stem.pull(cotangents).mul_(x[:, None])
 
     def contract(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the map, that of a bank of baselines included."""
@@ -102,7 +105,7 @@ class CotangentEngine(Engine):
             # The bank's own cotangents; its samples have no influence to be counted.
             for part in self.row_chunks(len(self.problem.bank), self.problem.n_outputs):
                 rows = slice(part.start + state.n_samples, part.stop + state.n_samples)
-                maps = self._cotangent_maps(state, rows, slice(None)).sum(0)
+                maps = self._cotangent_maps(state, rows, self.rows(state, rows), slice(None)).sum(0)
                 sums.add("map", state.n_rounds * self.problem.columns.reduce(maps))
 
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:

@@ -9,13 +9,10 @@ deviates from it, estimated from random pairs and random points. Nothing of this
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
@@ -24,8 +21,9 @@ from neuroigc.attribution.pairs import Block, draw_bank_pairs, draw_pairs
 from neuroigc.attribution.paths import draw_points
 from neuroigc.attribution.problem import Problem
 from neuroigc.attribution.samples import CHUNK_NUMBERS
+from neuroigc.attribution.state import BlockState, Spread
 
-__all__ = ["BlockState", "Engine", "Settings", "Spread"]
+__all__ = ["Engine", "Settings"]
 
 # Cycles through all pairs from which a numerical error can be told.
 CYCLES_FOR_SPREAD = 3
@@ -51,101 +49,8 @@ class Settings:
     n_points: int = 2
     seed: int = 0
     n_rows: int | None = None
-    n_probe: int = 1024
+    n_probe: int = 512
     n_sample_groups: int = 128
-
-
-@dataclass
-class BlockState:
-    """What is known of one block: of its samples and, if they are not the same, its baselines.
-
-    Rows are the block's samples in their random order, then the bank of baselines if there is
-    one.
-
-    Attributes
-    ----------
-    block : Block
-    targets : Tensor of shape (n_rows, n_outputs)
-        Centred targets; zero for a bank of baselines.
-    hidden : Tensor of shape (n_rows, n_hidden)
-        Output of the stem.
-    inputs : Tensor of shape (n_rows, n_inputs) or None
-        Centred inputs, where they are small enough to be kept.
-    probe_inputs : Tensor of shape (n_rows, n_probe_inputs)
-        Centred inputs at the probed components.
-    slopes : Tensor of shape (n_rows, n_values, n_hidden or n_inputs)
-        Gradients at the rows.
-    mean_slope : Tensor of shape (n_values, n_hidden or n_inputs)
-        Mean gradient at the baselines.
-    residual : Tensor of shape (n_rows, n_values, any)
-        Sums over rounds of what paths deviate from their trapezoids, float64.
-    probe : Tensor of shape (n_outputs, n_probe + 1)
-        The trapezoids' part of the map, on the probed components; last its sum over all.
-    rounds, cycles : Spread
-        The deviations' part on the probed components, and its spread: over rounds, and over
-        cycles of rounds in which every pair came once.
-    n_rounds : int
-    """
-
-    block: Block
-    targets: Tensor
-    hidden: Tensor
-    inputs: Tensor | None
-    probe_inputs: Tensor
-    slopes: Tensor
-    mean_slope: Tensor
-    residual: Tensor
-    probe: Tensor
-    rounds: Spread
-    cycles: Spread
-    n_rounds: int = 0
-
-    @property
-    def n_samples(self) -> int:
-        """Return the number of samples among the rows."""
-        return len(self.block.samples)
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what rounds have added, as arrays that can be saved."""
-        arrays = {"residual": self.residual.cpu().numpy(), "n_rounds": np.array(self.n_rounds)}
-        for name, spread in (("rounds", self.rounds), ("cycles", self.cycles)):
-            arrays[f"{name}_total"] = spread.total.cpu().numpy()
-            arrays[f"{name}_squares"] = spread.squares.cpu().numpy()
-            arrays[f"{name}_n"] = np.array(spread.n)
-        return arrays
-
-    def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what rounds had added before an interruption."""
-        self.residual = torch.from_numpy(arrays["residual"]).to(self.residual)
-        self.n_rounds = int(arrays["n_rounds"])
-        for name, spread in (("rounds", self.rounds), ("cycles", self.cycles)):
-            spread.total = torch.from_numpy(arrays[f"{name}_total"]).to(spread.total)
-            spread.squares = torch.from_numpy(arrays[f"{name}_squares"]).to(spread.squares)
-            spread.n = int(arrays[f"{name}_n"])
-
-
-class Spread:
-    """Sum and squares of repeated estimates.
-
-    Parameters
-    ----------
-    zeros : Tensor
-        Of the shape of one estimate.
-    """
-
-    def __init__(self, zeros: Tensor) -> None:
-        self.total, self.squares, self.n = zeros.clone(), zeros.clone(), 0
-
-    def add(self, estimate: Tensor) -> None:
-        """Add one independent estimate."""
-        self.total += estimate
-        self.squares += estimate**2
-        self.n += 1
-
-    def variance_of_mean(self, n_rounds: int) -> Tensor:
-        """Return the variance of the sum divided by the number of rounds."""
-        spread = (self.squares - self.total**2 / self.n).clamp(min=0) * self.n / (self.n - 1)
-        return spread / n_rounds**2
 
 
 class Engine(ABC):
@@ -185,8 +90,21 @@ class Engine(ABC):
         """Add a round of pairs; its number decides where on the paths points are taken."""
 
     @abstractmethod
-    def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
-        """Yield, for each slice of outputs, sums over groups of rows of c x g, by column."""
+    def products(
+        self, state: BlockState, part: slice, x: Tensor, membership: Tensor
+    ) -> Iterator[Tensor]:
+        """Yield, for each slice of outputs, sums over groups of rows of c x g, by column.
+
+        Parameters
+        ----------
+        state : BlockState
+        part : slice
+            The rows.
+        x : Tensor of shape (n, n_inputs)
+            Their inputs.
+        membership : Tensor of shape (n_groups, n)
+            1 where a row belongs to a group, else 0.
+        """
 
     @abstractmethod
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
@@ -354,7 +272,7 @@ class Engine(ABC):
     def contract(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the map, and of its sampling variance."""
         problem, k = self.problem, state.n_rounds
-        bounds, n = self._group_bounds(state.block), state.n_samples
+        bounds, n = self._group_bounds(state), state.n_samples
         sizes = torch.tensor(bounds).diff().to(state.hidden.device)
         n_groups, group_of = len(sizes), torch.repeat_interleave(sizes)
         influence = group_sums(
@@ -363,21 +281,25 @@ class Engine(ABC):
         targets = group_sums(state.targets[:n], group_of, n_groups)
         moments = [GroupMoments(sizes, influence[:, v]) for v in self.output_slices]
         means = [self._means(state, outputs) for outputs in self.output_slices]
-        n_maps = self.output_slices[0].stop
+        n_maps = max(self.output_slices[0].stop, int(sizes.max()) * state.slopes.shape[1])
         step = max(1, CHUNK_NUMBERS // (n_maps * problem.samples.n_inputs))
         for g in range(0, n_groups, step):
-            groups = range(g, min(g + step, n_groups))
-            parts = [slice(bounds[h], bounds[h + 1]) for h in groups]
-            x = torch.stack([self.rows(state, part).sum(0) for part in parts])
-            slopes = torch.stack([state.slopes[part].sum(0) for part in parts])
-            index = slice(g, groups.stop)
-            for s, values in enumerate(self.products(state, parts)):
+            index = slice(g, min(g + step, n_groups))
+            part = slice(bounds[g], bounds[index.stop])
+            wanted = torch.arange(g, index.stop, device=group_of.device)[:, None]
+            membership = (group_of[part] == wanted).to(state.hidden.dtype)
+            x = self.rows(state, part)
+            x_sums = membership @ x
+            slopes = (membership @ state.slopes[part].flatten(1)).reshape(
+                -1, *state.slopes.shape[1:]
+            )
+            for s, values in enumerate(self.products(state, part, x, membership)):
                 outputs = self.output_slices[s]
                 sums.add("map", k * values.sum(0), outputs, problem.n_outputs)
                 attribution, weighted = means[s]
                 further = -targets[index, outputs, None] * attribution
                 if problem.bank is None:
-                    further -= x[:, None] * weighted / 2
+                    further -= x_sums[:, None] * weighted / 2
                     cross = problem.cross[state.block.stratum, outputs]
                     further += cross * self.pull(slopes, outputs) / 2
                 moments[s].add(index, values + problem.columns.reduce(further))
@@ -399,11 +321,13 @@ class Engine(ABC):
         attribution = (self.mean_product(state, outputs) + offset * pulled) / 2
         return attribution, self.mean_weighted(state, outputs)
 
-    def _group_bounds(self, block: Block) -> list[int]:
+    def _group_bounds(self, state: BlockState) -> list[int]:
         """Cut a block's samples into random groups; return where they begin, and the end."""
-        n = len(block.samples)
+        n = state.n_samples
         share = -(-self.settings.n_sample_groups * n // self.problem.n_samples)
-        n_groups = min(n, max(share, 2))
+        # The maps of a group's samples are held at once.
+        n_chunks = len(self.row_chunks(n, state.slopes.shape[1]))
+        n_groups = min(n, max(share, n_chunks, 2))
         return [n * g // n_groups for g in range(n_groups + 1)]
 
     def assemble(self, sums: Sums, n_rounds: int) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 from neuroigc._progress import track
 from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.checkpoint import load_state, save_state
-from neuroigc.attribution.engine import BlockState, Engine
+from neuroigc.attribution.engine import Engine
 from neuroigc.attribution.pairs import Block, draw_blocks
+from neuroigc.attribution.state import BlockState
 
 __all__ = ["Estimate", "Estimator"]
 

@@ -39,9 +39,9 @@ class IdentityStem:
         """Map gradients (..., n_hidden) to gradients (..., n_inputs) of the input."""
         return gradients
 
-    def pull_to(self, gradients: Tensor, components: Tensor) -> Tensor:
-        """Map gradients (..., n_hidden) to those of some input components alone."""
-        return gradients[..., components]
+    def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the map of gradients (..., n_hidden) to those of some input components alone."""
+        return lambda gradients: self.pull(gradients)[..., components]
 
 
 class DenseStem(IdentityStem):
@@ -61,9 +61,10 @@ class DenseStem(IdentityStem):
         """Multiply by the transposed matrix."""
         return gradients @ self.weight
 
-    def pull_to(self, gradients: Tensor, components: Tensor) -> Tensor:
-        """Multiply by some columns of the matrix."""
-        return gradients @ self.weight[:, components]
+    def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the multiplication by some columns of the matrix."""
+        columns = self.weight[:, components]
+        return lambda gradients: gradients @ columns
 
 
 class ModuleStem(IdentityStem):
@@ -88,10 +89,6 @@ class ModuleStem(IdentityStem):
             anywhere = flat.new_zeros(len(flat), *self.input_shape).requires_grad_(True)
             (pulled,) = torch.autograd.grad(self.module(anywhere), anywhere, flat)
         return pulled.reshape(*gradients.shape[:-1], self.n_inputs)
-
-    def pull_to(self, gradients: Tensor, components: Tensor) -> Tensor:
-        """Run the module backwards and choose."""
-        return self.pull(gradients)[..., components]
 
 
 Stem = IdentityStem

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from neuroigc.attribution.engine import BlockState, Engine
+from neuroigc.attribution.engine import Engine
 from neuroigc.attribution.pairs import Block
 from neuroigc.attribution.samples import CHUNK_NUMBERS
+from neuroigc.attribution.state import BlockState
 
 __all__ = ["LatentEngine"]
 
@@ -57,8 +58,9 @@ class LatentEngine(Engine):
             return torch.cat([self._differentiate(p, block.stratum, 1) for p in parts])
 
         state = self.start(block, slopes, self.problem.columns.n_columns + 1)
-        for part in self._chunks(state):
-            state.probe += self._probe(state, self._trapezoids(state, part), part)
+        for part in self.row_chunks(state.n_samples, self.head.shape[1]):
+            maps = self.rows(state, part)[:, None] * (state.slopes[part] + state.mean_slope) / 2
+            state.probe += self._probe(state, self._columns(maps), part)
         self.close_probe(state)
         return state
 
@@ -85,15 +87,6 @@ class LatentEngine(Engine):
             return self.problem.factors.stem.pull(mean)
 
         return self.differentiate(points, stratum, latent=True, after=pulled)
-
-    def _chunks(self, state: BlockState) -> list[slice]:
-        """Cut a block's samples so that their latents' maps stay small."""
-        return self.row_chunks(state.n_samples, self.head.shape[1])
-
-    def _trapezoids(self, state: BlockState, part: slice) -> Tensor:
-        """Return latents' mean trapezoids, but for a term that is the same for all samples."""
-        x = self.rows(state, part)[:, None]
-        return self._columns(x * (state.slopes[part] + state.mean_slope) / 2)
 
     def _columns(self, maps: Tensor) -> Tensor:
         """Reduce maps (..., n_inputs) to columns and, last, their total."""
@@ -128,16 +121,16 @@ class LatentEngine(Engine):
         everyone = slice(0, state.n_samples)
         self.record(state, residual, self._probe(state, residual[everyone], everyone))
 
-    def products(self, state: BlockState, groups: list[slice]) -> Iterator[Tensor]:
+    def products(
+        self, state: BlockState, part: slice, x: Tensor, membership: Tensor
+    ) -> Iterator[Tensor]:
         """Yield the outputs' maps summed over groups of rows, for each slice of outputs."""
-        maps = []
-        for part in groups:
-            deviation = state.residual[part, :, :-1] / state.n_rounds
-            trapezoids = self._trapezoids(state, part)[..., :-1]
-            maps.append(trapezoids + deviation.to(trapezoids.dtype))
+        maps = self._columns(x[:, None] * (state.slopes[part] + state.mean_slope) / 2)
+        maps += (state.residual[part] / state.n_rounds).to(maps.dtype)
+        maps, targets = maps[..., :-1], state.targets[part]
         for outputs in self.output_slices:
             sums = [
-                self._contract_latents(state.targets[part], of_group, outputs)
-                for part, of_group in zip(groups, maps, strict=True)
+                self._contract_latents(targets[rows], maps[rows], outputs)
+                for rows in membership.bool()
             ]
             yield torch.stack(sums)

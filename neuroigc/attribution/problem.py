@@ -170,9 +170,9 @@ def prepare(
         if hidden is not None:
             hidden[part] = behind
         for stratum in np.unique(strata[part]):
-            member = torch.from_numpy(np.flatnonzero(strata[part] == stratum)).to(device)
-            sums[stratum] += x[member].sum(0, dtype=torch.float64)
-            cross[stratum] += c[part][member].T.to(x.dtype) @ x[member]
+            member = torch.from_numpy(strata[part] == stratum).to(device, torch.float64)[:, None]
+            sums[stratum] += (member.T.to(x.dtype) @ x)[0]
+            cross[stratum] += (member * c[part]).T.to(x.dtype) @ x
     sizes = torch.from_numpy(stratum_sizes).to(device, torch.float64)
     mean = sums / sizes[:, None]
     cross /= sizes[:, None, None].to(cross.dtype)
