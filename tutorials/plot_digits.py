@@ -122,18 +122,18 @@ def draw_samples(panel, samples, maps):
 figure = plt.figure(figsize=(9.5, 5.3))
 for panel, (title, samples) in zip(figure.subfigures(1, 2), panels.items(), strict=True):
     draw_samples(panel, samples, sample_maps[title])
-    panel.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.1)
+    panel.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.11)
     panel.suptitle(title, x=0.04, y=0.98, ha="left", fontsize=10, fontweight="bold")
     panel.supxlabel("probability of class", y=0.92, fontsize=9)
     panel.supylabel("sample", fontsize=9)
 bar = figure.colorbar(
     ScalarMappable(Normalize(-1, 1), "RdBu_r"),
-    cax=figure.add_axes([0.4, 0.065, 0.2, 0.015]),
+    cax=figure.add_axes([0.4, 0.08, 0.2, 0.012]),
     orientation="horizontal",
     ticks=[-1, 0, 1],
 )
 bar.set_ticklabels(["lowers", "0", "raises"], fontsize=8)
-bar.set_label("IG, each row relative to its largest", fontsize=8, labelpad=0)
+bar.set_label("IG, each row relative to its largest", fontsize=8, labelpad=2)
 finish(figure, "digits_ig_samples")
 
 # %% [markdown]
