@@ -594,6 +594,25 @@ def test_outputs_are_sliced_where_maps_are_large(rng, monkeypatch):
         )
 
 
+@pytest.mark.parametrize("activation", gradients._POINTWISE)
+def test_remembered_slopes_are_the_slopes(rng, activation):
+    model = shake(
+        nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), activation(), nn.Flatten(), nn.Linear(8, 3)
+        )
+    ).double()
+    x = torch.from_numpy(rng.standard_normal((4, 16)))
+
+    def function(flat):
+        return model(flat.reshape(-1, 1, 4, 4))
+
+    plain = gradients.gradients(function, x, lambda gradient: gradient)
+    with gradients.remembered_slopes(model):
+        remembered = gradients.gradients(function, x, lambda gradient: gradient)
+    torch.testing.assert_close(remembered, plain)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 # The caller's things.
 
 

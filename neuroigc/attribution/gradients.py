@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuroigc._validation import InputError
 
-__all__ = ["borrow", "check_module", "choose_device", "gradients"]
+__all__ = ["borrow", "check_module", "choose_device", "gradients", "remembered_slopes"]
 
 
 def check_module(model: object) -> None:
@@ -88,6 +89,77 @@ def gradients(
             (gradient,) = torch.autograd.grad(values[:, k].sum(), leaf, retain_graph=more)
             rows.append(after(gradient))
     return torch.stack(rows, 1)
+
+
+# Modules that act on each number by itself, so that one number is their whole derivative.
+_POINTWISE = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.ReLU,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Softsign,
+    nn.Tanh,
+)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _Remembered(torch.autograd.Function):
+    """A value computed elsewhere, and its derivative with respect to x, element by element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(slope)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return gradient * ctx.saved_tensors[0], None, None
+
+
+_remembered: Callable[[Tensor, Tensor, Tensor], Tensor] = _Remembered.apply
+
+
+@contextmanager
+def remembered_slopes(model: nn.Module) -> Iterator[None]:
+    """Compute the derivatives of activations and norms once per forward pass, for many backward.
+
+    A backward pass through Mish costs several times the multiplication that it amounts to.
+    """
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        x = inputs[0]
+        if not (torch.is_grad_enabled() and x.requires_grad) or getattr(module, "inplace", False):
+            return None
+        if isinstance(module, _NORMS):
+            if module.running_var is None:
+                return None
+            slope = torch.rsqrt(module.running_var + module.eps)
+            slope = slope if module.weight is None else slope * module.weight
+            slope = slope.reshape(-1, *(1,) * (x.ndim - 2))
+        else:
+            leaf = x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(type(module).forward(module, leaf).sum(), leaf)
+        return _remembered(x, output.detach(), slope)
+
+    handles = [
+        module.register_forward_hook(hook)
+        for module in model.modules()
+        if type(module) in (*_POINTWISE, *_NORMS)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_differentiable(values: Tensor) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,12 @@ from neuroigc.attribution.checkpoint import fingerprint
 from neuroigc.attribution.cotangents import CotangentEngine
 from neuroigc.attribution.engine import Engine, Settings
 from neuroigc.attribution.estimate import Estimate, Estimator
-from neuroigc.attribution.gradients import borrow, check_module, choose_device
+from neuroigc.attribution.gradients import (
+    borrow,
+    check_module,
+    choose_device,
+    remembered_slopes,
+)
 from neuroigc.attribution.latents import LatentEngine
 from neuroigc.attribution.problem import Problem, prepare
 from neuroigc.attribution.results import IGCResult
@@ -154,7 +161,9 @@ def integrated_gradient_correlation(
             identity=identity,
             progress=progress,
         )
-        estimate = estimator.run()
+        many = isinstance(engine, LatentEngine)
+        with remembered_slopes(borrowed) if many else nullcontext():
+            estimate = estimator.run()
     settings |= {
         "tolerance": tolerance,
         "max_gradients": max_gradients,
@@ -195,7 +204,8 @@ def choose_engine(problem: Problem, *, seed: int = 0, n_rows: int | None = None)
     settings = Settings(seed=seed, n_rows=n_rows)
     head = problem.factors.head
     if head is not None and head[0].shape[1] < problem.n_outputs:
-        return LatentEngine(problem, settings)
+        # Products over all outputs are what a group of samples costs.
+        return LatentEngine(problem, replace(settings, n_sample_groups=48))
     if problem.factors.stem.n_hidden > problem.samples.n_inputs:
         # Cotangents are kept per sample behind the stem, so a stem that expands is none.
         problem.factors = problem.factors.without_stem()
