@@ -661,13 +661,30 @@ def test_arrays_tensors_and_memory_maps_are_the_same(rng, tmp_path):
 def test_in_place_layers_and_no_grad_callers(rng):
     x = rng.standard_normal((30, 6)).astype("f4")
     y = rng.standard_normal(30)
-    linear = nn.Linear(6, 1)
+    linear, before = nn.Linear(6, 1), x.copy()
     model = nn.Sequential(nn.ReLU(inplace=True), linear)
     plain = nn.Sequential(nn.ReLU(), linear)
     expected = integrated_gradient_correlation(plain, x, y).attributions
     with torch.inference_mode():
         result = integrated_gradient_correlation(model, x, y)
     np.testing.assert_array_equal(result.attributions, expected)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_few_samples_are_enough(rng):
+    model = mlp().double()
+    for n, conditions in ((3, None), (4, None), (5, [0, 1, 0, 1, 1])):
+        x = rng.standard_normal((n, 6))
+        y = x[:, :2] + x[:, 2:4]
+        if conditions is None:
+            result = integrated_gradient_correlation(model, x, y, tolerance=0.1)
+        else:
+            net, x = shake(Conditioned()).double(), x[:, :5]
+            result = integrated_gradient_correlation(
+                net, x, y, conditions=conditions, tolerance=0.1
+            )
+        assert np.isfinite(result.standard_errors).all()
+        assert np.abs(result.completeness_gap).max() <= 0.02
 
 
 def test_result_is_saved_and_loaded(rng, tmp_path):

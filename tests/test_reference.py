@@ -21,13 +21,13 @@ def test_linear_model_has_its_closed_form(rng):
 
 
 def test_paper_form_and_pair_form_agree_and_sum_to_the_correlation(rng):
-    x = rng.standard_normal((9, 6))
+    x = rng.standard_normal((6, 6))
     model = mlp().double()
     y = make_targets(model, x, rng)
     by_pairs = reference_igc_of_pairs(
-        model, x, y, pairs=all_pairs(9), points=np.tile(np.arange(1, 65) / 64, (81, 1))
+        model, x, y, pairs=all_pairs(6), points=np.tile(np.arange(1, 49) / 48, (36, 1))
     )
-    by_paper = reference_igc(model, x, y, n_steps=64)
+    by_paper = reference_igc(model, x, y, n_steps=48)
     # Riemann's right-hand rule is not antisymmetric, hence not exact.
     np.testing.assert_allclose(by_pairs, by_paper, atol=0.02 * abs(by_paper).max())
     r = [np.corrcoef(predict(model, x)[:, v], y[:, v])[0, 1] for v in range(2)]
@@ -56,8 +56,8 @@ def test_given_baselines(rng):
     attributions = x * (x @ (a + a.T)) / 2
     f = predict(model, x)[:, 0]
     expected = ((y - y.mean())[:, None] * attributions).mean(0) / (f.std() * y.std())
-    igc = reference_igc(model, x, y, baselines=zero, n_steps=400)
-    np.testing.assert_allclose(igc[0], expected, rtol=0.01, atol=0.01)
+    igc = reference_igc(model, x, y, baselines=zero, n_steps=100)
+    np.testing.assert_allclose(igc[0], expected, rtol=0.02, atol=0.02)
 
 
 def test_strata_are_compared_within_themselves(rng):
@@ -70,7 +70,7 @@ def test_strata_are_compared_within_themselves(rng):
         x,
         y,
         pairs=alike,
-        points=np.tile(np.linspace(0.005, 0.995, 100), (50, 1)),
+        points=np.tile(np.linspace(0.0125, 0.9875, 40), (50, 1)),
         conditions=conditions,
         strata=conditions,
     )

@@ -142,7 +142,7 @@ def integrated_gradient_correlation(
         settings = {
             "baseline": type(baseline).__name__,
             "pool": pool,
-            "seed": seed,
+            "seed": int(seed),
             "n_points": engine.settings.n_points,
             "outputs": problem.chosen.tolist(),
             "groups": list(groups or {}),
@@ -165,9 +165,9 @@ def integrated_gradient_correlation(
         with remembered_slopes(borrowed) if many else nullcontext():
             estimate = estimator.run()
     settings |= {
-        "tolerance": tolerance,
-        "max_gradients": max_gradients,
-        "batch_size": batch_size,
+        "tolerance": float(tolerance),
+        "max_gradients": None if max_gradients is None else int(max_gradients),
+        "batch_size": None if batch_size is None else int(batch_size),
         "device": str(place),
         "n_rounds": estimate.n_rounds,
     }

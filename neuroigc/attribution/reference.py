@@ -54,15 +54,15 @@ def reference_igc(
     n, n_outputs = y.shape
     igc = np.zeros((n_outputs, *x.shape[1:]))
     for i in range(n):
-        for v in range(n_outputs):
-            for baseline in bank:
-                # Equation 9.
-                total = np.zeros(x.shape[1:])
-                for t in range(1, n_steps + 1):
-                    total += slope(baseline + t / n_steps * (x[i] - baseline), i)[v]
-                attribution = (x[i] - baseline) / n_steps * total
-                # Equation 8.
-                igc[v] += attribution * (y[i, v] - y[:, v].mean()) / (n * len(bank))
+        for baseline in bank:
+            # Equation 9, for all outputs.
+            total = np.zeros_like(igc)
+            for t in range(1, n_steps + 1):
+                total += slope(baseline + t / n_steps * (x[i] - baseline), i)
+            attribution = (x[i] - baseline) / n_steps * total
+            # Equation 8.
+            for v in range(n_outputs):
+                igc[v] += attribution[v] * (y[i, v] - y[:, v].mean()) / (n * len(bank))
     return _divided(igc, f.std(0) * y.std(0))
 
 
@@ -109,11 +109,11 @@ def reference_igc_of_pairs(
     at = [slope(x[i], i) for i in range(n)]
     igc = np.zeros((n_outputs, *x.shape[1:]))
     for (i, j, weight), ts in zip(pairs, points, strict=True):
+        gradient = np.mean([slope(x[j] + t * (x[i] - x[j]), i) for t in ts], axis=0)
+        if control_variate:
+            gradient = gradient - (at[i] + at[j]) / 2
         for v in range(n_outputs):
-            gradient = np.mean([slope(x[j] + t * (x[i] - x[j]), i)[v] for t in ts], axis=0)
-            if control_variate:
-                gradient = gradient - (at[i][v] + at[j][v]) / 2
-            igc[v] += weight / 2 * (y[i, v] - y[j, v]) * (x[i] - x[j]) * gradient
+            igc[v] += weight / 2 * (y[i, v] - y[j, v]) * (x[i] - x[j]) * gradient[v]
     if control_variate:
         for i in range(n):
             alike = np.flatnonzero(labels == labels[i])
