@@ -56,5 +56,5 @@ def test_bad_tables_get_one_clear_error(text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match="expected a readable TOML file; got .*No such file"):
+    with pytest.raises(InputError, match=r"expected a readable TOML file; got .*No such file"):
         load_config(tmp_path / "study.toml")

@@ -78,6 +78,24 @@ def test_runs_and_draws(name, results, request):
 
 
 @pytest.mark.slow
+def test_v1_carries_contrast_and_areas_add_up(results):
+    found = results("plot_which_area")
+    assert found["lowest_r"] >= 0.5
+    assert found["v1_leads"]
+    assert found["largest_gap"] <= 0.01
+    assert found["partition_error"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_receptive_fields_come_out_of_natural_images(results):
+    found = results("plot_prf_natural_images")
+    assert found["share_good"] >= 0.8
+    assert found["median_centre_error"] <= 0.4  # the short version has 1,800 images
+    assert found["r_eccentricity"] >= 0.9
+    assert found["r_angle"] >= 0.9
+
+
+@pytest.mark.slow
 @pytest.mark.data
 def test_digits_are_read_by_ink_and_by_paper(results, real_data):
     found = results("plot_digits", NEUROIGC_DATA=str(real_data))

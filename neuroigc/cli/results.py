@@ -216,7 +216,7 @@ def _encoding_summary(table, areas):
         summary["encoding"]["median_noise_ceiling_r"] = float(inside["noise_ceiling_r"].median())
     kept = table[reliable(table, areas)]
     summary["prf"] = {"n_vertices": len(kept)}
-    if "true_x_deg" in table:
+    if "true_x_deg" in table and len(kept) > 2:
         columns = ["x_deg", "y_deg", "size_deg"]
         truth = kept[[f"true_{name}" for name in columns]].set_axis(columns, axis=1)
         summary["prf"] |= compare_prfs(kept[columns], truth)

@@ -136,10 +136,12 @@ def make_visual_cortex(rng: np.random.Generator | None = None) -> VisualCortex:
         if rng is not None:
             size[hemisphere] *= np.exp(SIZE_SCATTER * rng.standard_normal(N_VERTICES))
         exponent[hemisphere] = n
+        taken = inside.copy()  # no vertex in two areas, so that areas and the rest are a partition
         for atlas, table in ATLAS_TABLES.items():
             if atlas != "prf-visualrois":
                 disc = _category_areas(hemisphere, table, rng)
-                disc[inside] = 0
+                disc[taken] = 0
+                taken |= disc > 0
                 if mask is not None:
                     disc[~mask[hemisphere]] = 0
                 labels[atlas][hemisphere] = disc
