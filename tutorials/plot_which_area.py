@@ -7,8 +7,9 @@
 # cortex add up to r.
 #
 # The areas are those of early visual cortex and, each merged from several patches, those that
-# prefer bodies, faces, places and words. The data are simulated, in the layout of the Natural Scenes Dataset: with the real release, only
-# the folder and `space="fsaverage"` change. About half a minute.
+# prefer bodies, faces, places and words. The data are simulated, in the layout of the Natural
+# Scenes Dataset: with the real release, only the folder and `space="fsaverage"` change. About
+# half a minute.
 
 # %%
 import os

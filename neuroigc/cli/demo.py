@@ -27,6 +27,10 @@ atlases = ["prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-w
 V1 = ["V1v", "V1d"]
 V2 = ["V2v", "V2d"]
 V3 = ["V3v", "V3d"]
+bodies = ["EBA", "FBA-1", "FBA-2", "mTL-bodies"]
+faces = ["OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"]
+places = ["OPA", "PPA", "RSC"]
+words = ["OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"]
 
 [decoding]
 features = ["luminance_contrast", "one_over_f_slope"]
