@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
 from torch import nn
 
 from neuroigc._validation import InputError
@@ -47,6 +48,22 @@ def test_clone_and_parameters(kind):
     assert twin.get_params() == estimator.get_params()
     assert twin.set_params(batch_size=3).batch_size == 3
     assert not [name for name in vars(estimator) if name.endswith("_")]
+    assert repr(estimator) == f"{kind.__name__}(dropout=0.25, seed=7)"
+    with pytest.raises(InputError, match=r"parameter: expected one of .*; got 'depth'"):
+        estimator.set_params(depth=3)
+
+
+def test_serves_in_cross_validation(rng):
+    X = rng.standard_normal((60, 4)).astype(np.float32)
+    regressor, classifier = NeuralDecoder(**DECODER), NeuralClassifier(**CLASSIFIER)
+    assert is_regressor(regressor)
+    assert is_classifier(classifier)
+    scores = cross_val_score(regressor, X, X[:, 0], cv=3)
+    assert scores.shape == (3,)
+    assert np.isfinite(scores).all()
+    # Folds are stratified only for what is known as a classifier.
+    labels = np.repeat(["a", "b", "c"], 20)
+    assert np.isfinite(cross_val_score(classifier, X, labels, cv=3)).all()
 
 
 @pytest.mark.parametrize("kind", [NeuralDecoder, NeuralEncoder, NeuralClassifier])

@@ -68,7 +68,7 @@ def test_unknown_attribute_of_the_package():
     [
         ("models/networks.py", "import neuroigc.datasets", "One way"),
         ("datasets/nsd.py", "import neuroigc.cli", "One way"),
-        ("attribution/pairs.py", "import nibabel", "any torch model"),
+        ("attribution/pairs.py", "import nibabel", "with a torch model"),
     ],
 )
 def test_a_broken_import_contract_is_noticed(copy_of_package, module, statement, contract):
@@ -94,7 +94,6 @@ def test_setup_lists_every_package():
 def test_public_names_exist_and_are_documented():
     for room in neuroigc._ROOMS:
         module = getattr(neuroigc, room)
-        assert list(module.__all__) == sorted(module.__all__), room
         for name in module.__all__:
             assert getattr(module, name).__doc__, f"{room}.{name} has no docstring"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from neuroigc.models.networks import fold_scalings
+from neuroigc.models.parameters import Parametrised
 from neuroigc.models.training import (
     FEWEST_SAMPLES,
     Samples,
@@ -25,7 +24,7 @@ __all__ = ["NeuralEstimator", "pearson"]
 PREDICTION_BATCH = 512
 
 
-class NeuralEstimator(BaseEstimator):
+class NeuralEstimator(Parametrised):
     """A network with scikit-learn's manners.
 
     A kind of estimator says which network it builds and with what, and how targets are coded:
@@ -114,7 +113,7 @@ class NeuralEstimator(BaseEstimator):
 
     def save(self, path_prefix):
         """Write ``<path_prefix>.safetensors`` (weights) and ``<path_prefix>.json`` (the rest)."""
-        check_is_fitted(self, "module_")
+        self._check_fitted()
         fitted = {name: getattr(self, name) for name in self._fitted_names if hasattr(self, name)}
         save_checkpoint(
             path_prefix,
@@ -152,7 +151,7 @@ class NeuralEstimator(BaseEstimator):
 
     def _raw_predictions(self, X, conditions):
         """Return the module's outputs (n, n_outputs), batch by batch."""
-        check_is_fitted(self, "module_")
+        self._check_fitted()
         X = self._check_inputs(X, shape=self.input_shape_)
         check_same_length(X=X, conditions=conditions)
         conditions = self._check_conditions(conditions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
 
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.models.base import NeuralEstimator, pearson
@@ -15,8 +14,10 @@ from neuroigc.models.training import measure_scaling
 __all__ = ["NeuralClassifier", "NeuralDecoder", "NeuralEncoder"]
 
 
-class _NeuralRegressor(RegressorMixin, NeuralEstimator):
+class _NeuralRegressor(NeuralEstimator):
     """An estimator of numbers."""
+
+    _estimator_type = "regressor"
 
     def predict(self, X, *, conditions=None):
         """Return predictions (n_samples, n_outputs), or (n_samples,) if ``y`` was so in fit."""
@@ -205,7 +206,7 @@ class NeuralEncoder(_NeuralRegressor):
         }
 
 
-class NeuralClassifier(ClassifierMixin, NeuralEstimator):
+class NeuralClassifier(NeuralEstimator):
     """Class probabilities of images or of feature vectors (IGC paper, section 4.3).
 
     Parameters
@@ -229,6 +230,7 @@ class NeuralClassifier(ClassifierMixin, NeuralEstimator):
         As for `NeuralDecoder`.
     """
 
+    _estimator_type = "classifier"
     _network_class = CategoricalNetwork
     _input_ndims = (2, 3, 4)
     _loss = "cross_entropy"
