@@ -7,6 +7,7 @@ import sys
 import numpy as np
 
 from neuroigc._files import atomic_path
+from neuroigc._validation import check_choice
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.results import area_groups, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
@@ -38,6 +39,7 @@ def run_stage(folder: StudyFolder, stage: str, *, progress: bool = False) -> Non
 def prepare(folder, *, keep, progress):
     """Files → responses, areas, features and the encoders' images."""
     config = folder.config
+    _make_decoder(config), _make_encoder(config)  # wrong settings should be told at once
     source = open_source(config)
     for subject in config.data.subjects:
         path = folder.prepared(subject)
@@ -58,22 +60,38 @@ def prepare(folder, *, keep, progress):
 
 def train(folder, *, keep, progress):
     """Responses → one decoder for all subjects, and an encoder for each that shall have one."""
-    from neuroigc.models import NeuralDecoder, NeuralEncoder
-
     config = folder.config
-    shared = {"seed": config.seed, "device": config.device, "progress": progress}
     if config.decoding and not (keep and _model_exists(folder, "decoder")):
         samples = decoding_samples(folder, held_out=False)
-        decoder = NeuralDecoder(**{**shared, **config.decoding.network})
+        decoder = _make_decoder(config, progress=progress)
         decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
         decoder.save(folder.model("decoder"))
     for subject in config.encoding.subjects if config.encoding else ():
         name = f"encoder_sub-{subject}"
         if not (keep and _model_exists(folder, name)):
             samples = encoding_samples(folder, subject, held_out=False)
-            encoder = NeuralEncoder(**{**shared, **config.encoding.network})
+            encoder = _make_encoder(config, progress=progress)
             encoder.fit(samples.images, samples.responses)
             encoder.save(folder.model(name))
+
+
+def _make_decoder(config, **options):
+    from neuroigc.models import NeuralDecoder
+
+    return _make(NeuralDecoder, config, config.decoding, "decoding", options)
+
+
+def _make_encoder(config, **options):
+    from neuroigc.models import NeuralEncoder
+
+    return _make(NeuralEncoder, config, config.encoding, "encoding", options)
+
+
+def _make(kind, config, part, name, options):
+    network = part.network if part else {}
+    for key in network:
+        check_choice(f"[{name}.network]", key, kind().get_params())
+    return kind(**{"seed": config.seed, "device": config.device, **options, **network})
 
 
 def _model_exists(folder, name):
