@@ -148,6 +148,8 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
             folder / "attributions" / f"sub-{subject}_decoding.npz",
             attributions=np.zeros((len(features), 3), np.float32),
             n_samples=240 + 2 * int(subject),
+            n_gradients=9 + 4 * int(subject),
+            numerical_error=np.linspace(0.02, 0.034, len(features)),
             settings=json.dumps(settings),
         )
     return {
@@ -252,6 +254,8 @@ def _write_maps(folder, subject, table, rng, n=24):
         attributions=maps.astype(np.float32),
         correlation=table["encoder_r"].to_numpy(),
         n_samples=240,
+        n_gradients=5,
+        numerical_error=np.linspace(0.1, 0.3, len(table)),
         settings=json.dumps({"tolerance": 0.05, "max_gradients": 8, "baseline": "PairedBaseline"}),
     )
 

@@ -45,7 +45,7 @@ patience = 5
 subjects = ["01"]
 image_size = 48
 rois = ["V1", "V2", "V3", "hV4"]
-max_gradients = 5
+max_gradients = 9
 
 [encoding.network]
 n_latents = 128

@@ -21,9 +21,6 @@ from neuroigc.cli.study_data import (
 
 __all__ = ["area_groups", "write_prfs", "write_rois", "write_summary"]
 
-# A pRF is only as good as its encoder: those below this share of the ceiling are not summarised.
-CEILING_SHARE = 0.5
-
 
 def area_groups(folder, subject, vertices):
     """Return the columns of each area, hemisphere by hemisphere, and of what lies in none."""
@@ -92,6 +89,7 @@ def write_prfs(folder) -> None:
     """Write prf.tsv and the maps of angle, eccentricity, size and r2."""
     from neuroigc.attribution import IGCResult
     from neuroigc.prf import fit_prf
+    from neuroigc.stats import correlation_ceiling
     from neuroigc.surface import SurfaceMap
 
     config = folder.config
@@ -108,8 +106,10 @@ def write_prfs(folder) -> None:
         table.insert(2, "vertex", np.concatenate([samples.vertices[s] for s in HEMISPHERES]))
         table.insert(3, "roi", _names_of_areas(folder, subject, samples.vertices))
         table["encoder_r"] = result.correlation
+        table["completeness_gap"] = result.completeness_gap
+        table["numerical_error"] = result.numerical_error
         if samples.noise_ceiling is not None:
-            table["noise_ceiling_r"] = np.sqrt(samples.noise_ceiling)
+            table["noise_ceiling_r"] = correlation_ceiling(samples.noise_ceiling)
         if config.data.truth:
             table = table.join(_truth(folder, subject, samples.vertices))
         tables.append(table)
@@ -155,10 +155,12 @@ def _truth(folder, subject, vertices):
 
 def reliable(table: pd.DataFrame, areas) -> np.ndarray:
     """Tell which pRFs to summarise: in the areas, fitted, and with a good enough encoder."""
+    from neuroigc.stats import reaches_ceiling
+
     keep = table["roi"].isin(areas) & (table["status"] == "ok")
     if "noise_ceiling_r" in table:
-        ceiling = table["noise_ceiling_r"]
-        keep &= (ceiling > 0) & (table["encoder_r"] >= CEILING_SHARE * ceiling)
+        # A receptive field is only as good as its encoder.
+        keep &= reaches_ceiling(table["encoder_r"], table["noise_ceiling_r"] ** 2)
     return keep.to_numpy()
 
 
@@ -212,6 +214,8 @@ def _encoding_summary(table, areas):
 
     inside = table[table["roi"].isin(areas)]
     summary = {"encoding": {"median_r": float(inside["encoder_r"].median())}}
+    summary["encoding"]["numerical_error"] = float(inside["numerical_error"].median())
+    summary["encoding"]["completeness_gap"] = float(inside["completeness_gap"].abs().median())
     if "noise_ceiling_r" in table:
         summary["encoding"]["median_noise_ceiling_r"] = float(inside["noise_ceiling_r"].median())
     kept = table[reliable(table, areas)]

@@ -107,8 +107,8 @@ class AlgonautsSource:
         """Return grey images (n_images, size, size) in 0-1 of the subject's training split."""
         from neuroigc.datasets import load_algonauts_images
 
-        images, found = load_algonauts_images(self.root, subject, size=size)
-        return images[np.searchsorted(found, image_ids)]
+        images, _ = load_algonauts_images(self.root, subject, image_ids=image_ids, size=size)
+        return images
 
     def atlas(self, subject: str, rois: RoiConfig):
         """Return the subject's areas, several classes of masks combined into one."""

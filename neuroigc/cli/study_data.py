@@ -11,6 +11,8 @@ import pandas as pd
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 from neuroigc.datasets import SubjectData, image_statistics
+from neuroigc.stats import noise_ceiling
+from neuroigc.surface.spaces import HEMISPHERES
 
 __all__ = [
     "HEMISPHERES",
@@ -24,7 +26,6 @@ __all__ = [
     "write_table",
 ]
 
-HEMISPHERES = ("left", "right")
 # Full-size images of one block are in memory while their features are computed.
 IMAGE_BLOCK = 256
 
@@ -76,9 +77,7 @@ def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples
     rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
     ceiling = None
     if data.ncsnr is not None and data.n_repeats is not None:
-        # With mixed repeats the noise variance is the mean of 1 / n over the images.
-        noise = float(np.mean(1 / data.n_repeats[rows]))
-        ceiling = data.ncsnr**2 / (data.ncsnr**2 + noise)
+        ceiling = noise_ceiling(data.ncsnr, n_repeats=data.n_repeats[rows])
     return EncodingSamples(images[rows], data.responses[rows], data.vertices, ceiling)
 
 

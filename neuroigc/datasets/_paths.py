@@ -10,7 +10,7 @@ from neuroigc._validation import InputError
 
 __all__ = [
     "BETA_VERSION",
-    "HEMISPHERES",
+    "PREFIXES",
     "SURFACE_VERTICES",
     "beta_folder",
     "beta_path",
@@ -22,7 +22,7 @@ __all__ = [
     "subject_label",
 ]
 
-HEMISPHERES = {"left": "lh", "right": "rh"}
+PREFIXES = {"left": "lh", "right": "rh"}
 SURFACE_VERTICES = {"fsaverage": 163842, "fsaverage6": 40962, "fsaverage5": 10242}
 BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
 
@@ -47,7 +47,7 @@ def beta_path(
     root: StrPath, subject: int | str, space: str, beta_version: str, hemisphere: str, session: int
 ) -> Path:
     """Return the file with one session's betas of one hemisphere."""
-    name = f"{HEMISPHERES[hemisphere]}.betas_session{session:02d}.mgh"
+    name = f"{PREFIXES[hemisphere]}.betas_session{session:02d}.mgh"
     return beta_folder(root, subject, space, beta_version) / name
 
 
@@ -56,7 +56,7 @@ def ncsnr_path(
 ) -> Path:
     """Return the file with the noise ceiling signal-to-noise ratio of one hemisphere."""
     folder = beta_folder(root, subject, space, beta_version)
-    return folder / f"{HEMISPHERES[hemisphere]}.ncsnr.mgh"
+    return folder / f"{PREFIXES[hemisphere]}.ncsnr.mgh"
 
 
 def design_path(root: StrPath) -> Path:

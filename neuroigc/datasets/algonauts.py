@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._mappings import read_mapping
-from neuroigc.datasets._paths import HEMISPHERES, SURFACE_VERTICES, StrPath, subject_label
+from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath, subject_label
 from neuroigc.datasets.arrays import SubjectData
 from neuroigc.datasets.stimuli import prepare_image
 
@@ -67,7 +67,7 @@ def load_algonauts(
     rank = np.argsort(order)
     rows = dict(zip(splits, np.split(rank, [len(ids["training"])]), strict=False))
 
-    challenge = {side: _challenge_mask(folder, prefix) for side, prefix in HEMISPHERES.items()}
+    challenge = {side: _challenge_mask(folder, prefix) for side, prefix in PREFIXES.items()}
     columns, vertices, n_surface, n_dropped = {}, {}, {}, {}
     for side, inside in challenge.items():
         wanted = inside if mask is None else inside & _checked_mask(mask, side, inside)
@@ -78,7 +78,7 @@ def load_algonauts(
     parts = {"left": slice(0, n_left), "right": slice(n_left, None)}
     for side, part in parts.items():
         for split in splits:
-            path = _fmri(folder, split, HEMISPHERES[side])
+            path = _fmri(folder, split, PREFIXES[side])
             data = _open_npy(path, (len(ids[split]), int(challenge[side].sum())))
             for start in range(0, len(data), BLOCK_ROWS):
                 block = slice(start, start + BLOCK_ROWS)
@@ -107,6 +107,7 @@ def load_algonauts_images(
     root: StrPath,
     subject: int | str,
     *,
+    image_ids: npt.ArrayLike | None = None,
     split: str = "training",
     size: int | None = None,
     gray: bool = True,
@@ -117,6 +118,8 @@ def load_algonauts_images(
     ----------
     root, subject
         As in :func:`load_algonauts`.
+    image_ids : array of int, optional
+        0-based numbers of the images to load; by default all of the split.
     split : {"training", "test"}
         Which images.
     size, gray
@@ -127,21 +130,34 @@ def load_algonauts_images(
     images : array of shape (n_images, size, size), float32, 0 to 1
         Or (n_images, 3, size, size) if not ``gray``.
     image_ids : array of shape (n_images,), int64
-        0-based numbers of the images, ascending: the rows of :func:`load_algonauts` of this split.
+        0-based numbers of the images: as asked for, or ascending, which are the rows of
+        :func:`load_algonauts` of this split.
+
+    Raises
+    ------
+    InputError
+        If the split is unknown, or has no image of a number asked for.
     """
     from PIL import Image
 
     check_choice("split", split, SPLITS)
     files = _image_files(Path(root) / f"subj{subject_label(subject)}", split)
     images: npt.NDArray[np.float32] | None = None
-    image_ids = sorted(files)
-    for row, number in enumerate(image_ids):
+    wanted = sorted(files) if image_ids is None else np.asarray(image_ids).tolist()
+    missing = sorted(set(wanted) - files.keys())
+    if missing or not wanted:
+        raise InputError(
+            "image_ids",
+            expected=f"numbers of images of subject {subject}'s {split} split",
+            got=f"{len(missing)} others, such as {missing[0]}" if missing else "none",
+        )
+    for row, number in enumerate(wanted):
         with Image.open(files[number]) as image:
             pixels = prepare_image(np.asarray(image.convert("RGB")), size=size, gray=gray)
         if images is None:
-            images = np.empty((len(files), *pixels.shape), dtype=np.float32)
+            images = np.empty((len(wanted), *pixels.shape), dtype=np.float32)
         images[row] = pixels
-    return images, np.array(image_ids, dtype=np.int64)
+    return images, np.array(wanted, dtype=np.int64)
 
 
 def load_algonauts_rois(
@@ -160,7 +176,7 @@ def load_algonauts_rois(
     """
     folder = Path(root) / f"subj{subject_label(subject)}" / "roi_masks"
     labels = {}
-    for side, prefix in HEMISPHERES.items():
+    for side, prefix in PREFIXES.items():
         path = folder / f"{prefix}.{class_name}_fsaverage_space.npy"
         labels[side] = np.array(_open_npy(path), dtype=np.int32)
     table = read_mapping(folder, class_name)

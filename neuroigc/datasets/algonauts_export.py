@@ -12,7 +12,7 @@ import numpy.typing as npt
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import read_surface_vector
-from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, StrPath
+from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, StrPath
 from neuroigc.datasets.arrays import SubjectData
 from neuroigc.datasets.nsd import load_nsd
 
@@ -82,7 +82,7 @@ def write_algonauts(
                     )
             if split == "training" or test_responses:
                 for side, part in parts.items():
-                    file_name = f"{HEMISPHERES[side]}_{split}_fmri.npy"
+                    file_name = f"{PREFIXES[side]}_{split}_fmri.npy"
                     _write_npy(
                         folder / f"{split}_split" / f"{split}_fmri" / file_name,
                         data.responses[rows, part],
@@ -93,7 +93,7 @@ def write_algonauts(
 
 def _write_roi_masks(nsd_root: StrPath, folder: Path, data: SubjectData, space: str) -> None:
     inside = {}
-    for side, prefix in HEMISPHERES.items():
+    for side, prefix in PREFIXES.items():
         inside[side] = np.zeros(data.n_surface_vertices[side], dtype=np.int64)
         inside[side][data.vertices[side]] = 1
         _write_npy(folder / f"{prefix}.all-vertices_fsaverage_space.npy", inside[side])
@@ -102,7 +102,7 @@ def _write_roi_masks(nsd_root: StrPath, folder: Path, data: SubjectData, space: 
             labels_folder = _paths.label_folder(nsd_root, owner)
             files = {
                 side: labels_folder / f"{prefix}.{class_name}.mgz"
-                for side, prefix in HEMISPHERES.items()
+                for side, prefix in PREFIXES.items()
             }
             if not all(path.is_file() for path in files.values()):
                 continue
@@ -110,7 +110,7 @@ def _write_roi_masks(nsd_root: StrPath, folder: Path, data: SubjectData, space: 
             # A subject's own surface is not the template's, unless the study was simulated so.
             if any(len(v) != data.n_surface_vertices[side] for side, v in labels.items()):
                 continue
-            for side, prefix in HEMISPHERES.items():
+            for side, prefix in PREFIXES.items():
                 stem, values = f"{prefix}.{class_name}", labels[side] * inside[side]
                 _write_npy(folder / f"{stem}_fsaverage_space.npy", values)
                 _write_npy(folder / f"{stem}_challenge_space.npy", values[data.vertices[side]])

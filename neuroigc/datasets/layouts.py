@@ -15,7 +15,7 @@ import numpy.typing as npt
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
-from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, StrPath
+from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, StrPath
 from neuroigc.datasets.algonauts_export import write_algonauts
 
 __all__ = [
@@ -123,7 +123,7 @@ def write_labels(
     folder = _paths.label_folder(root, owner)
     paths = [
         _write_mgh(
-            folder / f"{HEMISPHERES[hemisphere]}.{atlas_name}.mgz", np.asarray(v)[:, None, None]
+            folder / f"{PREFIXES[hemisphere]}.{atlas_name}.mgz", np.asarray(v)[:, None, None]
         )
         for hemisphere, v in labels.items()
     ]

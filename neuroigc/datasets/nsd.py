@@ -16,7 +16,7 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import open_mgh, read_surface_vector
-from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, SURFACE_VERTICES, StrPath
+from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import SubjectData
 
 __all__ = ["load_nsd"]
@@ -205,7 +205,7 @@ def _open_sessions(
             for path in folder.glob(f"{prefix}.betas_session*.mgh")
             if (digits := path.stem.removeprefix(f"{prefix}.betas_session")).isdecimal()
         )
-        for hemisphere, prefix in HEMISPHERES.items()
+        for hemisphere, prefix in PREFIXES.items()
     }
     if sessions is None:
         last = max(found["left"] + found["right"], default=0)
@@ -217,7 +217,7 @@ def _open_sessions(
     if not len(sessions) or len(set(sessions)) < len(sessions):
         raise InputError("sessions", expected="distinct 1-based numbers", got=f"{list(sessions)}")
     files: dict[str, dict[int, _Session]] = {}
-    for hemisphere in HEMISPHERES:
+    for hemisphere in PREFIXES:
         files[hemisphere] = {}
         for session in sorted(sessions):
             path = _paths.beta_path(root, subject, space, beta_version, hemisphere, session)

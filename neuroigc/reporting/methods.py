@@ -87,7 +87,8 @@ def read_attribution_settings(study: Study, kind: str) -> list[dict]:
         try:
             with np.load(path, allow_pickle=False) as file:
                 settings = json.loads(str(file["settings"]))
-                found.append({**settings, "n_samples": int(file["n_samples"])})
+                numbers = {name: int(file[name]) for name in ("n_samples", "n_gradients")}
+                found.append({**settings, **numbers, "numerical_error": file["numerical_error"]})
         except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(
                 path.name,
@@ -205,29 +206,33 @@ def _attribution(study):
             + (" and the same subject" if len(study.subjects) > 1 else "")
             + ", and every path between two samples served both of them."
         )
-    return text + _effort(study, "decoding", made) + _effort(study, "encoding", made)
+    return text + _effort("decoding", made) + _effort("encoding", made)
 
 
-def _effort(study, kind, made):
-    """Say how much was computed, from the saved attributions or else from study.toml."""
-    if not (study.summary.get(kind) or study.settings.get(kind)):
-        return ""
-    settings = {**study.settings.get(kind, {}), **(made[kind][0] if made[kind] else {})}
-    if not is_known(settings.get("tolerance")):
+def _effort(kind, made):
+    """Say how much was computed and how exact it is, from the saved attributions."""
+    if not made[kind]:
         return ""
     model = {"decoding": "decoder", "encoding": "encoder"}[kind]
-    text = f" For the {model}, gradients{_samples(made[kind])} were added until the estimated "
-    text += f"relative error of the map was below {settings['tolerance']:g}"
-    cap = settings.get("max_gradients")
-    return text + (f", at most {cap} a sample." if is_known(cap) else ".")
+    counts = _range({one["n_gradients"] for one in made[kind]}, 0)
+    errors = np.concatenate([np.atleast_1d(one["numerical_error"]) for one in made[kind]])
+    text = f" For the {model}, {counts} gradients per sample{_samples(made[kind])} were taken; "
+    if kind == "decoding":
+        return text + f"the estimated numerical error of a map is at most {errors.max():.1%}."
+    return text + (
+        "the estimated numerical error of the map is "
+        f"{np.median(errors):.1%} for the median vertex of all that were encoded."
+    )
+
+
+def _range(numbers, digits):
+    ends = dict.fromkeys((min(numbers), max(numbers)))
+    return " to ".join(format_number(number, digits) for number in ends)
 
 
 def _samples(made):
-    counts = sorted({one["n_samples"] for one in made})
-    if not counts:
-        return ""
-    counts = [format_number(count, 0) for count in dict.fromkeys((counts[0], counts[-1]))]
-    return f" at {' to '.join(counts)} held-out images" + (" per subject" if len(made) > 1 else "")
+    counts = _range({one["n_samples"] for one in made}, 0)
+    return f" at {counts} held-out images" + (" per subject" if len(made) > 1 else "")
 
 
 def _encoding(study):

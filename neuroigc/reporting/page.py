@@ -59,9 +59,13 @@ _FEATURE_COLUMNS = (
 _MEASURES = (
     # part of summary.json, key, name, decimals, meaning
     ("encoding", "median_r", "Encoder, median r", 2,
-     "correlation of predicted and measured responses to held-out images"),
+     "correlation of predicted and measured responses to held-out images, in the areas mapped"),
     ("encoding", "median_noise_ceiling_r", "Noise ceiling, median r", 2,
      "highest correlation that the noise in the responses allows"),
+    ("encoding", "numerical_error", "Numerical error", 2,
+     "relative error of the median vertex's map from finitely many gradients"),
+    ("encoding", "completeness_gap", "Completeness gap", 3,
+     "distance of the map's sum from r, in the median vertex"),
     ("prf", "n_vertices", "Receptive fields", 0,
      "vertices with a good fit, whose encoder reaches half its noise ceiling; those below"),
     ("prf", "median_centre_error_deg", "Centre error, median (°)", 2,
@@ -70,7 +74,8 @@ _MEASURES = (
     ("prf", "r_angle", "Polar angle, circular r", 3,
      "correlation with the {} angle, of the kind made for directions"),
     ("prf", "r_size", "Size, r", 3, "correlation with the {} size"),
-    ("prf", "size_ratio", "Size ratio", 2, "estimated over {} size; 1 is unbiased"),
+    ("prf", "size_ratio", "Size ratio", 2,
+     "estimated over {} size, median; maps are not calibrated, so areas differ"),
 )  # fmt: skip
 
 

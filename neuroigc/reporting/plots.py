@@ -246,8 +246,9 @@ def reliable(prf: pd.DataFrame) -> np.ndarray:
     """Return which vertices the encoder predicts to at least half their noise ceiling."""
     if not {"encoder_r", "noise_ceiling_r"} <= set(prf):
         return np.ones(len(prf), bool)
-    ceiling = prf["noise_ceiling_r"]
-    return ((ceiling > 0) & (prf["encoder_r"] >= 0.5 * ceiling)).to_numpy(bool)
+    from neuroigc.stats import reaches_ceiling
+
+    return reaches_ceiling(prf["encoder_r"], prf["noise_ceiling_r"] ** 2)
 
 
 def _canvas(width, height):

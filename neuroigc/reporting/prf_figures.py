@@ -195,7 +195,8 @@ def _size_eccentricity(folder, fitted, areas):
         "Size against eccentricity",
         "Each point is a vertex whose fit ended well: standard deviation of its receptive field "
         "against its distance from the centre of gaze, in degrees, with a straight line for each "
-        "area. In human cortex sizes grow with eccentricity, and from V1 to hV4.",
+        "area. Sizes are those of the maps, not calibrated: they grow with eccentricity, as those "
+        "of receptive fields do, but are not comparable between areas.",
         f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
         "narrow",
     )

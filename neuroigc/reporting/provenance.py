@@ -21,7 +21,7 @@ _COUNTS = {
     "n_images": "Images",
     "n_held_out_images": "Held-out images",
     "n_vertices": "Vertices decoded from",
-    "n_dropped_vertices": "Vertices left out, not finite",
+    "n_dropped_vertices": "Vertices left out (not finite, or constant in a session)",
 }
 _FOLDERS = {"root", "truth"}
 
@@ -33,7 +33,7 @@ def describe_run(study: Study) -> list[tuple[str, str]]:
         ("neuroigc", summary.get("version", "not recorded")),
         *(summary.get("versions") or {}).items(),
         ("Seed", summary.get("seed", "not recorded")),
-        ("Run time", format_duration(summary.get("seconds"))),
+        ("Run time before this page", format_duration(summary.get("seconds"))),
         ("Peak memory", format_size(summary.get("peak_rss_mb"))),
         ("Subjects", join_words(study.subjects)),
     ]

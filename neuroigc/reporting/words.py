@@ -130,9 +130,10 @@ def _prf_sentences(study):
     sentences = []
     if is_known(encoding.get("median_r")):
         ceiling = encoding.get("median_noise_ceiling_r")
+        where = f"of {join_words(study.areas)} " if study.areas else ""
         limit = f", where noise allows {format_number(ceiling)}" if is_known(ceiling) else ""
         sentences.append(
-            "The encoder predicts the responses of the median vertex with "
+            f"The encoder predicts the responses of the median vertex {where}with "
             f"r = {format_number(encoding['median_r'])}{limit}."
         )
     if not is_known(prf.get("n_vertices")):
