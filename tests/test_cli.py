@@ -1,6 +1,8 @@
 """The command line from data on disk to the report, on a study small enough for a test."""
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +49,7 @@ max_epochs = 2
 subjects = ["01"]
 image_size = 24
 max_gradients = 5
+rois = ["V1", "hV4"]
 
 [encoding.network]
 channels = [4, 4, 4, 4, 4]
@@ -66,7 +69,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study_toml(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "study.toml"
-    path.write_text(TOML.format(root=data, layout="nsd", truth='truth = "truth"'))
+    path.write_text(TOML.format(root=data, layout="nsd", truth="truth = true"))
     return path
 
 
@@ -240,6 +243,9 @@ def test_algonauts_layout_gives_the_same_responses(data, tmp_path):
         (('subjects = ["01", "02"]', 'subjects = ["01", "07"]'), "subj07"),
         (("space = ", "sessions = 3\nspace = "), "session"),
         (("[encoding.network]", '[encoding.network]\nchanels = 1'), "chanels"),
+        (('rois = ["V1"', 'rois = ["V9"'), "[encoding] rois: expected one of 'V1', 'V2v'"),
+        (('"floc-faces"', '"floc-{x}"'), "floc-{x}"),
+        (('space = "fsaverage5"', 'space = "fsaverage6"'), "fsaverage6"),
     ],
 )  # fmt: skip
 def test_bad_settings_get_one_line_and_status_2(study_toml, tmp_path, capsys, change, text):
@@ -295,3 +301,57 @@ def test_verify_tells_what_is_missing(tmp_path, capsys):
     assert "missing" in capsys.readouterr().out
     assert main(["verify", "atlantis", str(tmp_path)]) == 2
     assert "atlantis" in message(capsys)
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    """Return a copy of the study that was run through; its data stay where they are."""
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    root = json.dumps(load_config(done / "study.toml").data.root)
+    lines = (out / "study.toml").read_text().splitlines()
+    lines = [f"root = {root}" if line.startswith("root = ") else line for line in lines]
+    (out / "study.toml").write_text("\n".join(lines))
+    key = StudyFolder.open(out).key
+    for marker in (out / "stages").iterdir():
+        marker.write_text(json.dumps({**json.loads(marker.read_text()), "key": key}))
+    return out
+
+
+def test_dropping_a_part_leaves_nothing_of_it(copy, study_toml, tmp_path):
+    text = study_toml.read_text()
+    (tmp_path / "study.toml").write_text(text[: text.index("[encoding]")])
+    arguments = ["run", str(tmp_path / "study.toml"), "--out", str(copy), "--resume", "--quiet"]
+    assert main(arguments) == 0
+    assert (copy / "roi.tsv").exists()
+    assert not (copy / "prf.tsv").exists()
+    assert not list(copy.glob("sub-*/*desc-prf*"))
+    assert "encoding" not in json.loads((copy / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("prepared/features.tsv", "train"),
+        ("prepared/sub-01.npz", "train"),
+        ("prepared/sub-01_images.npy", "attribute"),
+        ("attributions/sub-02_decoding.npz", "roi"),
+        ("prf.tsv", "report"),
+    ],
+)
+def test_a_damaged_file_of_the_study_is_named(copy, capsys, name, stage):
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:7])
+    assert main([stage, str(copy), "--quiet"]) == 2
+    error = message(capsys)
+    assert path.name in error
+    assert "Traceback" not in error
+
+
+def test_a_full_disk_is_no_fault_of_ours(study_toml, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr("neuroigc.cli.stages.open_source", full)
+    assert main(["run", str(study_toml), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "No space left on device" in message(capsys)

@@ -45,9 +45,26 @@ def test_dump_is_read_back_unchanged(tmp_path):
         (MINIMAL.replace("[decoding]", ""), r"expected a table \[decoding\] or \[encoding\]"),
         (MINIMAL.replace('["01"]', "[]"), "expected at least one subject; got none"),
         (MINIMAL.replace("[decoding]", 'layout = "bids"\n[decoding]'), "one of 'nsd', 'algonauts'"),
-        (MINIMAL.replace("[decoding]", "test_fraction = 1\n[decoding]"), "test_fraction: expected"),
+        (
+            MINIMAL.replace("[decoding]", "test_fraction = 1\n[decoding]"),
+            "test_fraction: expected 0 to below 1",
+        ),
+        ("seed = -1\n" + MINIMAL, "seed: expected 0 or more; got -1"),
+        (MINIMAL.replace('["01"]', '["01", "01"]'), "expected every subject once"),
+        (MINIMAL.replace('["01"]', '["1"]'), "expected two digits for each"),
+        (MINIMAL + "features = []\n", "features: expected at least one; got none"),
+        (MINIMAL + "features = ['a', 'a']\n", "features: expected each once"),
+        (MINIMAL + "max_gradients = 2\n", "max_gradients: expected 5 or more; got 2"),
+        (MINIMAL + "[encoding]\n", "encoding. subjects: expected at least one"),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\npool = 24\n", "pool: expected 1 to image_size"),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nrois = []\n", "rois: expected at least one"),
+        (MINIMAL + "[rois.merge]\nV1 = [1, 2]\n", "merge V1: expected a list of strings"),
+        (
+            MINIMAL.replace("[decoding]", 'layout = "algonauts"\nsessions = 7\n[decoding]'),
+            "sessions: expected nothing: Algonauts has none; got 7",
+        ),
         ('data = "x"\n[decoding]\n', "data: expected a table; got str"),
-        (MINIMAL.replace('["01"]', '["../x"]'), "subjects: expected letters and digits"),
+        (MINIMAL.replace('["01"]', '["../x"]'), "subjects: expected two digits"),
     ],
 )
 def test_bad_tables_get_one_clear_error(text, message):

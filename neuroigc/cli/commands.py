@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +14,8 @@ from neuroigc._validation import InputError
 __all__ = ["run"]
 
 DONE, FAULT, BAD_INPUT = 0, 1, 2
+# What the machine refuses: no space left, no permission, a read-only disk, a quota.
+ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 
 
 def run(arguments=None):
@@ -27,13 +30,24 @@ def run(arguments=None):
     except InputError as error:
         print(f"neuroigc: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        if error.errno not in ENVIRONMENT_ERRORS:
+            return _fault()
+        print(
+            f"neuroigc: {error.strerror}: {error.filename or 'the output folder'}", file=sys.stderr
+        )
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("neuroigc: interrupted; --resume goes on from here", file=sys.stderr)
         return BAD_INPUT
     except Exception:  # noqa: BLE001 - the last line of defence, and it shows everything
-        traceback.print_exc()
-        print("neuroigc: this is a fault of neuroigc; please report it", file=sys.stderr)
-        return FAULT
+        return _fault()
+
+
+def _fault():
+    traceback.print_exc()
+    print("neuroigc: this is a fault of neuroigc; please report it", file=sys.stderr)
+    return FAULT
 
 
 def _parser():

@@ -18,7 +18,11 @@ __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the data are and which part of them is used."""
+    """Where the data are and which part of them is used.
+
+    ``mask`` is the name of a label, a path with {hemi}, or "all"; by default nsdgeneral. With
+    ``truth`` the data are invented and the truth lies beside them.
+    """
 
     root: str
     subjects: tuple[str, ...]
@@ -26,10 +30,10 @@ class DataConfig:
     space: str = "fsaverage"
     beta_version: str = "betas_fithrf_GLMdenoise_RR"
     sessions: int | None = None
-    mask: str | None = "nsdgeneral"
+    mask: str | None = None
     extent_deg: float = 8.4
     test_fraction: float = 0.1
-    truth: str | None = None
+    truth: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,23 +109,56 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
             fix="Add `[decoding]` to decode image features from the vertices.",
         )
     check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts"))
-    if not config.data.subjects:
-        raise InputError(f"{where} [data] subjects", expected="at least one subject", got="none")
-    for subject in config.data.subjects:
-        # Subjects become parts of file names.
-        if not (subject.isascii() and subject.isalnum()):
-            raise InputError(
-                f"{where} [data] subjects", expected="letters and digits only", got=repr(subject)
-            )
-    if not 0 <= config.data.test_fraction < 1:
-        raise InputError(
-            f"{where} [data] test_fraction",
-            expected="a number from 0 up to, not including, 1",
-            got=str(config.data.test_fraction),
-        )
+    _check_values(config, where)
     for subject in config.encoding.subjects if config.encoding else ():
         check_choice(f"{where} [encoding] subjects", subject, config.data.subjects)
     return _map_paths(config, lambda path: str((base / path).resolve()))
+
+
+def _check_values(config, where):
+    """Refuse values that no stage could use, before any work is done."""
+    data, decoding, encoding = config.data, config.decoding, config.encoding
+    named = all(len(s) == 2 and s.isascii() and s.isdigit() for s in data.subjects)
+    checks = [
+        ("seed", config.seed, config.seed >= 0, "0 or more"),
+        ("[data] subjects", data.subjects, len(data.subjects) > 0, "at least one subject"),
+        ("[data] subjects", data.subjects, named, "two digits for each, such as '01'"),
+        ("[data] subjects", data.subjects, _differ(data.subjects), "every subject once"),
+        ("[data] extent_deg", data.extent_deg, data.extent_deg > 0, "more than 0 degrees"),
+        ("[data] test_fraction", data.test_fraction, 0 <= data.test_fraction < 1, "0 to below 1"),
+    ]
+    if data.layout == "algonauts":
+        for name in ("mask", "sessions"):
+            value = getattr(data, name)
+            checks.append((f"[data] {name}", value, value is None, "nothing: Algonauts has none"))
+    if decoding:
+        checks += [
+            ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
+            ("[decoding] features", decoding.features, _differ(decoding.features), "each once"),
+        ]
+    if encoding:
+        size, pool = encoding.image_size, encoding.pool
+        checks += [
+            ("[encoding] subjects", encoding.subjects, len(encoding.subjects) > 0, "at least one"),
+            ("[encoding] rois", encoding.rois, len(encoding.rois) > 0, "at least one area"),
+            ("[encoding] image_size", size, size >= 16, "16 pixels or more"),
+            ("[encoding] pool", pool, pool >= 1 and size >= 8 * pool, "1 to image_size / 8"),
+        ]
+    for name, part in (("decoding", decoding), ("encoding", encoding)):
+        if part:
+            most = part.max_gradients
+            checks += [
+                (f"[{name}] tolerance", part.tolerance, part.tolerance > 0, "more than 0"),
+                (f"[{name}] max_gradients", most, most is None or most >= 5, "5 or more"),
+            ]
+    for argument, value, is_right, expected in checks:
+        if not is_right:
+            got = ", ".join(map(repr, value)) or "none" if isinstance(value, tuple) else repr(value)
+            raise InputError(f"{where} {argument}", expected=expected, got=got)
+
+
+def _differ(names):
+    return len(set(names)) == len(names)
 
 
 def _map_paths(config, convert):
@@ -192,6 +229,11 @@ def _convert(hint, value, where):
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
             raise InputError(where, expected="a list of strings", got=repr(value))
         return tuple(value)
+    if hint == dict[str, list[str]] and isinstance(value, dict):
+        return {
+            key: list(_convert(tuple[str, ...], entry, f"{where} {key}"))
+            for key, entry in value.items()
+        }
     plain = typing.get_origin(hint) or hint
     if plain is float and type(value) is int:
         return float(value)

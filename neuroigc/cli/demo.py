@@ -16,9 +16,8 @@ root = "data"
 layout = "nsd"
 space = "fsaverage5"
 subjects = ["01", "02", "03", "04", "05", "06", "07", "08"]
-mask = "nsdgeneral"
 test_fraction = 0.05
-truth = "truth"
+truth = true
 
 [rois]
 atlases = ["prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words"]

@@ -7,6 +7,7 @@ import json
 import resource
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,15 @@ __all__ = ["SIMULATE", "STAGES", "StudyFolder"]
 # A demo's data are made before the stages of any study.
 SIMULATE = "simulate"
 STAGES = ("prepare", "train", "attribute", "roi", "prf", "report")
+
+_OUTPUTS = {
+    "prepare": ("prepared/*", "labels/*"),
+    "train": ("models/*",),
+    "attribute": ("attributions/*",),
+    "roi": ("roi.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
+    "prf": ("prf.tsv", "sub-*/*_desc-prf_*"),
+    "report": ("report.html", "summary.json", "figures/*"),
+}
 
 
 class StudyFolder:
@@ -91,9 +101,10 @@ class StudyFolder:
     def record(self, stage: str) -> dict:
         """Return what is known of ``stage``: its key, state, seconds and peak memory."""
         try:
-            return json.loads(self._marker(stage).read_text(encoding="utf-8"))
+            record = json.loads(self._marker(stage).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
+        return record if isinstance(record, dict) else {}
 
     @property
     def key(self) -> str:
@@ -117,6 +128,21 @@ class StudyFolder:
             )
 
     @contextmanager
+    def reading(self, stage: str, path: Path) -> Iterator[None]:
+        """Turn whatever is wrong with a file of ``stage`` into one clear error."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                str(path),
+                expected=f"a whole file, as the stage {stage!r} leaves it",
+                got=str(error) or type(error).__name__,
+                fix=f"Run `neuroigc {stage}` again.",
+            ) from error
+
+    @contextmanager
     def running(self, stage: str) -> Iterator[bool]:
         """Keep the record of ``stage`` around its work.
 
@@ -124,6 +150,8 @@ class StudyFolder:
         """
         before = self.record(stage)
         keep = before.get("state") == "running" and before.get("key") == self.key
+        if not keep:
+            self._clear(stage)
         record = {"key": self.key, "state": "running"}
         self._write_marker(stage, record)
         # What was built on an earlier run of this stage is stale from here on.
@@ -135,6 +163,13 @@ class StudyFolder:
         record["seconds"] = time.monotonic() - start
         record["peak_rss_mb"] = _peak_rss_mb()
         self._write_marker(stage, record)
+
+    def _clear(self, stage):
+        """Remove what an earlier run of a stage left, lest a part no longer asked for stays."""
+        for pattern in _OUTPUTS.get(stage, ()):
+            for path in self.path.glob(pattern):
+                if path.is_file():
+                    path.unlink()
 
     def _write_marker(self, stage, record):
         with atomic_path(self._marker(stage)) as temporary:

@@ -16,10 +16,16 @@ from neuroigc.cli.study_data import (
     common_vertices,
     encoding_samples,
     load_features,
+    read_table,
     write_table,
 )
+from neuroigc.datasets import SubjectData
 
 __all__ = ["area_groups", "write_prfs", "write_rois", "write_summary"]
+
+
+_SCORES = ("r", "completeness_gap", "numerical_error", "n_gradients")
+_FITTED = ("roi", "status", "encoder_r", "x_deg", "y_deg", "size_deg", *_SCORES[1:3])
 
 
 def area_groups(folder, subject, vertices):
@@ -177,7 +183,7 @@ def write_summary(folder) -> None:
         "study": {
             "title": config.title,
             "subjects": list(config.data.subjects),
-            "simulated": config.data.truth is not None,
+            "simulated": config.data.truth,
             "space": config.data.space,
             "n_images": len(features),
             "n_held_out_images": int(features["held_out"].sum()),
@@ -185,7 +191,7 @@ def write_summary(folder) -> None:
         },
     }
     if config.decoding:
-        scores = pd.read_csv(folder.path / "decoding.tsv", sep="\t", dtype={"subject": str})
+        scores = read_table(folder, "roi", folder.path / "decoding.tsv", ("output", *_SCORES))
         summary["decoding"] = {
             feature: {
                 "r": float(own["r"].mean()),
@@ -197,16 +203,22 @@ def write_summary(folder) -> None:
             for feature, own in scores.groupby("output", sort=False)
         }
         summary["study"]["n_vertices"] = sum(map(len, common_vertices(folder).values()))
-    if (folder.path / "prf.tsv").exists():
-        table = pd.read_csv(folder.path / "prf.tsv", sep="\t", dtype={"subject": str})
+    if config.encoding:
+        table = read_table(folder, "prf", folder.path / "prf.tsv", _FITTED)
         summary |= _encoding_summary(table, config.encoding.rois)
     with atomic_path(folder.path / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n", encoding="utf-8")
+
+
+def _without_nan(value):
+    """Return ``value`` with null for what is not finite, which JSON cannot say otherwise."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _n_dropped(folder, subject):
-    with np.load(folder.prepared(subject)) as arrays:
-        return int(sum(arrays[f"n_dropped/{side}"] for side in HEMISPHERES))
+    return int(sum(SubjectData.load(folder.prepared(subject)).n_dropped.values()))
 
 
 def _encoding_summary(table, areas):

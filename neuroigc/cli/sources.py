@@ -64,10 +64,10 @@ class NsdSource:
         """Return the vertices to use, a dict of hemisphere to bool array, or None for all."""
         from neuroigc.surface.files import hemisphere_paths, read_labels
 
-        if self.data.mask is None:
+        if self.data.mask == "all":
             return None
         if self._mask is None:
-            path = self._label_path(self.data.space, self.data.mask)
+            path = self._label_path(self.data.space, self.data.mask or "nsdgeneral")
             self._mask = {
                 side: read_labels(file)[0] > 0 for side, file in hemisphere_paths(path).items()
             }
@@ -75,15 +75,29 @@ class NsdSource:
 
     def atlas(self, subject: str, rois: RoiConfig):
         """Return the subject's areas, several atlases combined into one."""
-        from neuroigc.surface import load_atlas
+        return _merge([self._load_atlas(subject, name) for name in rois.atlases], rois)
 
-        atlases = []
-        for name in rois.atlases:
-            own = self._label_path(f"subj{subject}", name)
-            group = self._label_path(self.data.space, name)
-            exists = Path(str(own).format(hemi="lh")).exists()
-            atlases.append(load_atlas(own if exists else group))
-        return _merge(atlases, rois)
+    def _load_atlas(self, subject, name):
+        """Load a subject's own labels if they lie on the betas' surface, else the group's."""
+        from neuroigc.surface import get_space, load_atlas
+        from neuroigc.surface.files import read_labels
+
+        own = self._label_path(f"subj{subject}", name)
+        group = self._label_path(self.data.space, name)
+        first = Path(str(own).replace("{hemi}", "lh"))
+        if not first.exists():
+            return load_atlas(group)
+        n_labels, n_vertices = len(read_labels(first)[0]), get_space(self.data.space).n_vertices
+        if n_labels == n_vertices:
+            return load_atlas(own)
+        if Path(str(group).replace("{hemi}", "lh")).exists():
+            return load_atlas(group)
+        raise InputError(
+            f"[rois] atlases {name!r}",
+            expected=f"labels on {self.data.space}, {n_vertices} a hemisphere",
+            got=f"{n_labels} in {first}, on the subject's own surface",
+            fix="Resample them, and give the path of the result with {hemi} and {subject} in it.",
+        )
 
     def _label_path(self, owner, name):
         if "{hemi}" in name:

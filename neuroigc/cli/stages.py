@@ -7,11 +7,12 @@ import sys
 import numpy as np
 
 from neuroigc._files import atomic_path
-from neuroigc._validation import check_choice
+from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.results import area_groups, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.study_data import decoding_samples, encoding_samples, write_features
+from neuroigc.datasets import SubjectData
 
 __all__ = ["run_stage", "run_stages"]
 
@@ -45,17 +46,30 @@ def prepare(folder, *, keep, progress):
         path = folder.prepared(subject)
         if not (keep and path.exists()):
             source.load(subject, progress=progress).save(path)
-        for layer in source.atlas(subject, config.rois).layers:
+        atlas = source.atlas(subject, config.rois)
+        _check_places(config, subject, SubjectData.load(path), atlas)
+        for layer in atlas.layers:
             layer.to_gifti(folder.path / "labels", subject=subject)
     write_features(folder, source)
     for subject in config.encoding.subjects if config.encoding else ():
         path = folder.images(subject)
         if not (keep and path.exists()):
-            with np.load(folder.prepared(subject)) as arrays:
-                image_ids = arrays["image_ids"]
+            image_ids = SubjectData.load(folder.prepared(subject)).image_ids
             images = source.images(subject, image_ids, size=config.encoding.image_size)
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.save(file, images)
+
+
+def _check_places(config, subject, data, atlas):
+    """Raise if responses, areas and settings do not speak of the same surface and areas."""
+    for what, space in (("responses", data.space), ("areas", atlas.space)):
+        if space != config.data.space:
+            raise InputError(
+                "[data] space", expected=f"{space}, on which the {what} lie", got=config.data.space
+            )
+    if config.encoding and subject in config.encoding.subjects:
+        for area in config.encoding.rois:
+            check_choice("[encoding] rois", area, atlas.names)
 
 
 def train(folder, *, keep, progress):
@@ -91,7 +105,7 @@ def _make(kind, config, part, name, options):
     network = part.network if part else {}
     for key in network:
         check_choice(f"[{name}.network]", key, kind().get_params())
-    return kind(**{"seed": config.seed, "device": config.device, **options, **network})
+    return kind(**{"seed": config.seed, "device": config.device, **network, **options})
 
 
 def _model_exists(folder, name):

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from neuroigc._files import atomic_path
-from neuroigc._validation import InputError
+from neuroigc._validation import InputError, check_same_length
 from neuroigc.datasets import SubjectData, image_statistics
 from neuroigc.stats import noise_ceiling
+from neuroigc.surface.bids import bids_label
 from neuroigc.surface.spaces import HEMISPHERES
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "decoding_samples",
     "encoding_samples",
     "load_features",
+    "read_table",
     "write_features",
     "write_table",
 ]
@@ -73,7 +75,9 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
     """Return one subject's samples, with the ceiling that repeats of these images allow."""
     data = SubjectData.load(folder.prepared(subject))
-    images = np.load(folder.images(subject), mmap_mode="r")
+    with folder.reading("prepare", folder.images(subject)):
+        images = np.load(folder.images(subject), mmap_mode="r")
+        check_same_length(images=images, responses=data.responses)
     rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
     ceiling = None
     if data.ncsnr is not None and data.n_repeats is not None:
@@ -83,10 +87,8 @@ def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples
 
 def common_vertices(folder) -> dict[str, np.ndarray]:
     """Return the vertices that every subject has: one network serves all of them."""
-    kept = []
-    for subject in folder.config.data.subjects:
-        with np.load(folder.prepared(subject)) as arrays:
-            kept.append({side: arrays[f"vertices/{side}"] for side in HEMISPHERES})
+    subjects = folder.config.data.subjects
+    kept = [SubjectData.load(folder.prepared(subject)).vertices for subject in subjects]
     common = {}
     for side in HEMISPHERES:
         common[side] = kept[0][side]
@@ -108,7 +110,16 @@ def _columns(data, vertices):
 
 def load_features(folder) -> pd.DataFrame:
     """Return the features of every image, indexed by image id, with the column ``held_out``."""
-    return pd.read_csv(folder.features, sep="\t", index_col="image_id")
+    table = read_table(folder, "prepare", folder.features, ("image_id", "held_out"))
+    return table.set_index("image_id")
+
+
+def read_table(folder, stage: str, path: Path, columns) -> pd.DataFrame:
+    """Read a table that a stage wrote, with at least these columns."""
+    with folder.reading(stage, path):
+        table = pd.read_csv(path, sep="\t", dtype={"subject": str})
+        table[list(columns)]  # a KeyError names those that are missing
+    return table
 
 
 def write_features(folder, source) -> None:
@@ -148,12 +159,37 @@ def write_features(folder, source) -> None:
             blocks.append(statistics.set_index(pd.Index(block, name="image_id")))
     table = table.join(pd.concat(blocks))
     if config.decoding and config.decoding.features_file:
-        table = table.join(_read_own_features(Path(config.decoding.features_file), image_ids))
+        own_features = _read_own_features(Path(config.decoding.features_file), image_ids)
+        clash = sorted(set(own_features) & set(table))
+        if clash:
+            raise InputError(
+                "[decoding] features_file",
+                expected="columns with names of their own",
+                got=", ".join(clash),
+                fix="Rename them.",
+            )
+        table = table.join(own_features)
     for name in config.decoding.features if config.decoding else ():
-        if name not in table or name == "held_out":
-            known = ", ".join(column for column in table if column != "held_out")
-            raise InputError("[decoding] features", expected=f"some of {known}", got=repr(name))
+        _check_feature(table, name)
     write_table(folder.features, table.reset_index())
+
+
+def _check_feature(table, name):
+    """Raise unless a feature is there, is a finite number for every image, and can name a file."""
+    if name not in table or name == "held_out":
+        known = ", ".join(column for column in table if column != "held_out")
+        raise InputError("[decoding] features", expected=f"some of {known}", got=repr(name))
+    if len(bids_label(name, "[decoding] features")) > 60:
+        raise InputError("[decoding] features", expected="names of up to 60 letters", got=name)
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+    bad = table.index[~np.isfinite(values)]
+    if len(bad):
+        raise InputError(
+            f"[decoding] features {name!r}",
+            expected="a finite number for every image",
+            got=f"none for {len(bad)} of {len(table)} images, such as image {bad[0]}",
+            fix="A blank image has no slope, for one; choose another feature or other images.",
+        )
 
 
 def _read_own_features(path, image_ids):
@@ -165,6 +201,11 @@ def _read_own_features(path, image_ids):
             expected="a tab-separated table with a column image_id",
             got=f"{path} ({error})",
         ) from error
+    if table.index.has_duplicates:
+        double = table.index[table.index.duplicated()][0]
+        raise InputError(
+            "[decoding] features_file", expected="one row per image", got=f"several for {double}"
+        )
     missing = np.setdiff1d(image_ids, table.index)
     if len(missing):
         raise InputError(

@@ -261,6 +261,8 @@ def _canvas(width, height):
 def _scatter_areas(ax, prf, areas, x, y):
     """Draw points coloured by area, pale where the encoder is unreliable."""
     colors = area_colors(areas)
+    if prf.empty:
+        return
     # Mixed, always in the same way, so that no area hides another.
     order = np.random.default_rng(0).permutation(len(prf))
     shown = prf["roi"].map(colors).to_numpy()[order]
