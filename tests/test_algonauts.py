@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -247,6 +248,56 @@ def test_some_images_in_any_order(export):
     np.testing.assert_array_equal(some, everything[[3, 0]])
     with pytest.raises(InputError, match=r"image_ids: expected numbers of images .*; got 1 others"):
         load_algonauts_images(export, 1, image_ids=[image_ids[0], 70_000])
+
+
+def test_images_of_both_splits_in_one_call(study, export):
+    train = load_algonauts_images(export, 1)[1]
+    wanted = [29, *train[[3, 0]], 1]
+    images, image_ids = load_algonauts_images(export, 1, image_ids=wanted)
+    np.testing.assert_array_equal(image_ids, wanted)
+    np.testing.assert_array_equal(images, load_nsd_images(study, wanted))
+    with pytest.raises(InputError, match="subject 1's training split; got 2 others, such as 1"):
+        load_algonauts_images(export, 1, image_ids=wanted, split="training")
+    with pytest.raises(InputError, match="subject 1's test split; got 2 others"):
+        load_algonauts_images(export, 1, image_ids=wanted, split="test")
+    # Without a test split there is still the other.
+    shutil.rmtree(export / "subj01/test_split")
+    np.testing.assert_array_equal(
+        load_algonauts_images(export, 1, image_ids=wanted[1:3])[0], images[1:3]
+    )
+
+
+@pytest.mark.parametrize("image_ids", [3, [0.5], ["a"], [[3]], [True], [np.nan]])
+def test_image_ids_that_are_no_numbers(export, image_ids):
+    with pytest.raises(InputError, match="image_ids: expected 0-based numbers of images"):
+        load_algonauts_images(export, 1, image_ids=image_ids)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"no PNG",
+        lambda whole: whole[:20],
+        lambda whole: whole[:60],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:60] + bytes(len(whole) - 60),
+    ],
+)
+def test_damaged_images(export, damage):
+    path = sorted((export / "subj01/training_split/training_images").iterdir())[4]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=f"{path}: expected a whole PNG file"):
+        load_algonauts_images(export, 1)
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_images_of_several_sizes(export, gray):
+    path = sorted((export / "subj01/training_split/training_images").iterdir())[4]
+    Image.new("RGB", (14, 10)).save(path)
+    with pytest.raises(InputError, match=rf"{path}: expected 12 x 12 pixels, .*; got 14 x 10"):
+        load_algonauts_images(export, 1, gray=gray)
+    assert load_algonauts_images(export, 1, size=6, gray=gray)[0].shape[-2:] == (6, 6)
 
 
 @pytest.mark.parametrize("keep", [128, 140, 160, 200])

@@ -1,5 +1,7 @@
 """Anyone's arrays, and what is said when they do not fit."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,23 @@ def test_memory_maps_stay_on_disk(samples, tmp_path):
         ({"groups": {"V1": [-1]}}, r"groups\['V1'\]: expected indices below 4"),
         ({"groups": {"V1": []}}, r"groups\['V1'\]: expected indices below 4"),
         ({"groups": {"V1": np.ones(3, bool)}}, r"groups\['V1'\].* got bool of shape \(3,\)"),
+        ({"responses": np.empty((0, 4))}, r"responses: expected at least one .*\(0, 4\)"),
+        ({"responses": np.empty((10, 0))}, r"responses: expected at least one .*\(10, 0\)"),
+        ({"targets": np.empty((10, 0))}, r"targets: expected at least one .*\(10, 0\)"),
+        ({"responses": np.full((10, 4), "a")}, "responses: expected an array of real numbers"),
+        ({"responses": np.zeros((10, 4), complex)}, "responses: .*; got dtype complex128"),
+        ({"responses": [[1, 2], [3]]}, "responses: expected an array of numbers"),
+        ({"targets": ["a", "b"] * 5}, "targets: expected an array of real numbers; got dtype <U1"),
+        ({"targets": [None, 1] * 5}, "targets: expected an array of real numbers; got dtype obj"),
+        ({"targets": [True] * 10}, "targets that vary over samples"),
+        ({"conditions": ["a", "b"] * 5}, "conditions: expected one int64 per sample; got <U1"),
+        ({"conditions": [None] * 10}, "conditions: expected one int64 per sample; got object"),
+        ({"conditions": [np.nan] * 10}, "conditions: expected one int64 per sample"),
+        ({"conditions": [1e300] * 10}, "conditions: expected one int64 per sample"),
+        ({"image_ids": [[1], [2, 3]]}, "image_ids: expected an array of numbers"),
+        ({"is_test": ["yes", "no"] * 5}, "is_test: expected one bool per sample"),
+        ({"groups": {"V1": ["a"]}}, r"groups\['V1'\]: expected indices below 4"),
+        ({"groups": {"V1": [[1], [2, 3]]}}, r"groups\['V1'\]: expected an array of numbers"),
         (
             {"image_ids": np.repeat(np.arange(5), 2), "is_test": np.arange(10) % 2 == 0},
             "is_test: expected each image either .* got 5 images in both, as 0",
@@ -98,6 +117,49 @@ def test_files_that_are_something_else(samples, tmp_path):
         SubjectData.load(tmp_path / "x.npz")
 
 
+def test_boolean_targets_are_binary(samples):
+    targets = np.arange(10) % 3 == 0
+    data = load_arrays(samples[0], targets)
+    assert data.targets.dtype == np.float64
+    np.testing.assert_array_equal(data.targets, targets)
+
+
+@pytest.mark.parametrize("read", [load_arrays, SubjectData.load])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"PK",
+        lambda _: b"garbage" * 99,
+        lambda whole: whole[:80],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-1],
+        lambda whole: whole[:120] + bytes(40) + whole[160:],
+    ],
+)
+def test_damaged_files(samples, tmp_path, read, save, damage):
+    path = tmp_path / "x.npz"
+    save(path, responses=samples[0], targets=samples[1])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=f"{path}: expected a .npz file of plain arrays"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [load_arrays, SubjectData.load])
+def test_npy_in_place_of_npz(samples, tmp_path, read):
+    np.save(tmp_path / "x.npy", samples[0])
+    with pytest.raises(InputError, match=r"got a single .npy array. Save named arrays with"):
+        read(tmp_path / "x.npy")
+
+
+def test_archives_of_other_things(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("notes.txt", "mine")
+    with pytest.raises(InputError, match=r"plain arrays; got also \['notes.txt'\]"):
+        load_arrays(tmp_path / "x.npz")
+
+
 def test_subject_data_checks_its_columns():
     common = {
         "subject": "01",
@@ -114,3 +176,25 @@ def test_subject_data_checks_its_columns():
         SubjectData(responses=np.zeros((3, 5), np.float32), **common)
     with pytest.raises(InputError, match="the same number of samples"):
         SubjectData(responses=np.zeros((4, 4), np.float32), **common)
+
+
+def test_subject_data_of_one_hemisphere(tmp_path):
+    hemispheres = {"left": np.arange(2), "right": np.arange(2)}
+    counts = {"left": 9, "right": 9}
+    data = SubjectData(
+        "01",
+        np.zeros((3, 4), np.float32),
+        np.arange(3),
+        None,
+        np.zeros(3, bool),
+        hemispheres,
+        "fsaverage5",
+        counts,
+        counts,
+    )
+    with np.load(data.save(tmp_path / "x.npz")) as file:
+        arrays = dict(file)
+    del arrays["vertices/right"]
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=r"expected a file written by SubjectData.save"):
+        SubjectData.load(tmp_path / "x.npz")

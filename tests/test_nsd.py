@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import loadmat, savemat
+from scipy.sparse import csc_array
 from scipy.stats import zscore
 
 from neuroigc._validation import InputError
@@ -289,6 +291,72 @@ def test_missing_design(study):
     path.unlink()
     with pytest.raises(InputError, match=f"a folder with {path}; got no such file"):
         load_nsd(study, 2, space=SPACE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"not MATLAB at all",
+        lambda _: b"garbage, and much of it" * 99,
+        lambda whole: whole[:60],
+        lambda whole: whole[:126],
+        lambda whole: whole[:140],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-5],
+        # As the header of version 7.3 has it.
+        lambda whole: whole[:124] + b"\x00\x02IM" + whole[128:],
+    ],
+)
+def test_damaged_design(study, damage):
+    path = study / DESIGN / "nsd_expdesign.mat"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{path}: expected (a whole MATLAB file|the variables)"):
+        load_nsd(study, 2, space=SPACE)
+
+
+def put(values, index, value):
+    values = values.astype(float)
+    values[index] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("subjectim", lambda x: put(x, (1, 2), np.nan), "subjectim in .*mat: expected whole num"),
+        ("subjectim", lambda x: put(x, (1, 2), 0), "subjectim in .* from 1 up; got 0"),
+        ("subjectim", lambda x: put(x, (0, 0), 2.5), "subjectim in .*: expected whole numbers"),
+        ("subjectim", lambda x: csc_array(x.astype(float)), "subjectim in .*: expected whole"),
+        ("subjectim", lambda _: np.array(["many"]), "subjectim in .*: expected whole numbers"),
+        ("masterordering", lambda x: put(x, (0, 3), 999), "numbers up to 999 and subjectim of sh"),
+        ("masterordering", lambda x: put(x, (0, 3), -1), "masterordering in .*1 up; got -1"),
+        ("masterordering", lambda x: put(x, (0, 3), np.inf), "masterordering in .* whole numbers"),
+        ("masterordering", lambda _: np.empty((1, 0)), "masterordering in .*1 up; got none"),
+        ("sharedix", lambda x: put(x, (0, 0), 0), "sharedix in .*1 up; got 0"),
+        ("stimpattern", lambda x: x[0], "stimpattern in .* array of sessions, runs and trials"),
+    ],
+)
+def test_numbers_of_the_design(study, name, change, message):
+    path = study / DESIGN / "nsd_expdesign.mat"
+    content = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    savemat(path, content | {name: change(content[name])})
+    with pytest.raises(InputError, match=message):
+        load_nsd(study, 2, space=SPACE)
+
+
+@pytest.mark.parametrize("sessions", [1, np.int64(1), "1", ["1"], [1.5], [np.nan], [[1]], []])
+def test_sessions_that_are_no_sequence_of_numbers(study, sessions):
+    with pytest.raises(
+        InputError, match=r"sessions: expected .* such as \[1, 2\] or range\(1, 3\)"
+    ):
+        load_nsd(study, 2, space=SPACE, sessions=sessions)
+
+
+@pytest.mark.parametrize("test_images", [[0.5], 3, [True, False], [np.nan], ["a"]])
+def test_test_images_that_are_no_numbers(study, test_images):
+    with pytest.raises(InputError, match="test_images: expected 'shared' or 0-based numbers"):
+        load_nsd(study, 2, space=SPACE, test_images=test_images)
 
 
 def test_unknown_subjects(study):

@@ -221,6 +221,36 @@ def test_truth_is_complete_and_consistent(study):
     assert settings["prf"]["V1"]["size_slope"] == 0.16
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"garbage" * 99,
+        lambda whole: whole[:80],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-1],
+        lambda whole: whole[:120] + bytes(40) + whole[160:],
+    ],
+)
+def test_damaged_truth(study, tmp_path, damage):
+    path = tmp_path / "truth" / "subj01.npz"
+    path.parent.mkdir()
+    path.write_bytes(damage((study / "truth" / path.name).read_bytes()))
+    with pytest.raises(InputError, match=f"{path}: expected a .npz file of plain arrays"):
+        load_truth(tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", ["right_area", "left_x_deg"])
+def test_truth_that_lacks_something(study, tmp_path, name):
+    (tmp_path / "truth").mkdir()
+    with np.load(study / "truth" / "subj01.npz") as file:
+        arrays = dict(file)
+    del arrays[name]
+    np.savez(tmp_path / "truth" / "subj01.npz", **arrays)
+    with pytest.raises(InputError, match=rf"everything that is true of .*; got no \['{name}'\]"):
+        load_truth(tmp_path, 1)
+
+
 def test_labels_on_disk_are_the_areas(study):
     folder = _paths.label_folder(study, "subj01")
     labels = np.asarray(nib.load(folder / "lh.prf-visualrois.mgz").dataobj).ravel()

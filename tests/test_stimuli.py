@@ -150,10 +150,12 @@ def test_row_zero_is_the_top(tmp_path):
     assert read[3:].max() == read[:, 5:].max() == 0
 
 
-@pytest.mark.parametrize("ids", [[9], [-1], [], [[1]]])
+@pytest.mark.parametrize("ids", [[9], [-1], [], [[1]], 1, [0.5], [np.nan], ["a"], [[1], [2, 3]]])
 def test_unknown_images(tmp_path, pixels, ids):
     write_stimuli(tmp_path, pixels)
-    with pytest.raises(InputError, match="image_ids: expected 0-based numbers of the 9 images"):
+    with pytest.raises(
+        InputError, match=r"image_ids: expected (0-based numbers of the 9 images|an array)"
+    ):
         load_nsd_images(tmp_path, ids)
 
 
@@ -165,6 +167,44 @@ def test_sizes_that_do_not_fit(pixels):
 
 def test_missing_stimuli(tmp_path):
     with pytest.raises(InputError, match=r"a folder with .*nsd_stimuli.hdf5; got no such file"):
+        load_nsd_images(tmp_path, [0])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"no HDF5" * 99,
+        lambda whole: whole[:50],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-1],
+        lambda whole: whole[:96] + bytes(len(whole) - 96),
+    ],
+)
+def test_damaged_stimuli(tmp_path, pixels, damage):
+    write_stimuli(tmp_path, pixels)
+    (path,) = tmp_path.rglob("nsd_stimuli.hdf5")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=f"{path}: expected (a whole HDF5 file|imgBrick)"):
+        load_nsd_images(tmp_path, [0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "imgBrick, uint8 of shape .*; got none"),
+        ({"imgBrick/within": np.zeros(3)}, "imgBrick, uint8 of shape .*; got none"),
+        ({"imgBrick": np.zeros((2, 5, 5), np.uint8)}, r"got uint8 of shape \(2, 5, 5\)"),
+        ({"imgBrick": np.zeros((2, 5, 5, 3))}, "got float64 of shape"),
+    ],
+)
+def test_stimuli_without_pixels(tmp_path, pixels, content, message):
+    write_stimuli(tmp_path, pixels)
+    (path,) = tmp_path.rglob("nsd_stimuli.hdf5")
+    with h5py.File(path, "w") as file:
+        for name, values in content.items():
+            file[name] = values
+    with pytest.raises(InputError, match=message):
         load_nsd_images(tmp_path, [0])
 
 

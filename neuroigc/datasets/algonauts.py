@@ -6,6 +6,8 @@ Gifford et al. 2023, arXiv 2301.03198.
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath, subject_label
-from neuroigc.datasets.arrays import SubjectData
+from neuroigc.datasets.arrays import SubjectData, whole_numbers
 from neuroigc.datasets.stimuli import prepare_image
 
 __all__ = ["load_algonauts", "load_algonauts_images", "load_algonauts_rois"]
@@ -108,20 +110,20 @@ def load_algonauts_images(
     subject: int | str,
     *,
     image_ids: npt.ArrayLike | None = None,
-    split: str = "training",
+    split: str | None = None,
     size: int | None = None,
     gray: bool = True,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Load the images of one subject's training or test split.
+    """Load the images of one subject.
 
     Parameters
     ----------
     root, subject
         As in :func:`load_algonauts`.
     image_ids : array of int, optional
-        0-based numbers of the images to load; by default all of the split.
-    split : {"training", "test"}
-        Which images.
+        0-based numbers of the images to load, in any order; by default all of the split.
+    split : {"training", "test"}, optional
+        Where to look. By default in the training split, or in both if there are ``image_ids``.
     size, gray
         As in :func:`neuroigc.datasets.prepare_image`.
 
@@ -136,26 +138,39 @@ def load_algonauts_images(
     Raises
     ------
     InputError
-        If the split is unknown, or has no image of a number asked for.
+        If the split is unknown, has no image of a number asked for, or a file is damaged or, where
+        no ``size`` is given, of another size than the others.
     """
-    from PIL import Image
-
-    check_choice("split", split, SPLITS)
-    files = _image_files(Path(root) / f"subj{subject_label(subject)}", split)
+    if split is not None:
+        check_choice("split", split, SPLITS)
+    folder = Path(root) / f"subj{subject_label(subject)}"
+    splits = [split or "training"]
+    if split is None and image_ids is not None and _images(folder, "test").is_dir():
+        splits = list(SPLITS)
+    files = {n: path for s in splits for n, path in _image_files(folder, s).items()}
     images: npt.NDArray[np.float32] | None = None
-    wanted = sorted(files) if image_ids is None else np.asarray(image_ids).tolist()
+    wanted = sorted(files)
+    if image_ids is not None:
+        wanted = whole_numbers("image_ids", image_ids, "0-based numbers of images").tolist()
     missing = sorted(set(wanted) - files.keys())
     if missing or not wanted:
         raise InputError(
             "image_ids",
-            expected=f"numbers of images of subject {subject}'s {split} split",
+            expected=f"numbers of images of subject {subject}'s {' and '.join(splits)} split",
             got=f"{len(missing)} others, such as {missing[0]}" if missing else "none",
         )
     for row, number in enumerate(wanted):
-        with Image.open(files[number]) as image:
-            pixels = prepare_image(np.asarray(image.convert("RGB")), size=size, gray=gray)
+        pixels = prepare_image(_read_png(files[number]), size=size, gray=gray)
         if images is None:
             images = np.empty((len(wanted), *pixels.shape), dtype=np.float32)
+        if pixels.shape != images.shape[1:]:
+            height, width = images.shape[-2:]
+            raise InputError(
+                str(files[number]),
+                expected=f"{width} x {height} pixels, as {files[wanted[0]].name} has",
+                got=f"{pixels.shape[-1]} x {pixels.shape[-2]}",
+                fix="Name a size to bring all images to.",
+            )
         images[row] = pixels
     return images, np.array(wanted, dtype=np.int64)
 
@@ -192,9 +207,13 @@ def _fmri(folder: Path, split: str, prefix: str) -> Path:
     return folder / f"{split}_split" / f"{split}_fmri" / f"{prefix}_{split}_fmri.npy"
 
 
+def _images(folder: Path, split: str) -> Path:
+    return folder / f"{split}_split" / f"{split}_images"
+
+
 def _image_files(folder: Path, split: str) -> dict[int, Path]:
     """Return the image files by 0-based NSD number, in the order of the rows."""
-    images = folder / f"{split}_split" / f"{split}_images"
+    images = _images(folder, split)
     pattern = re.compile(rf"{SPLITS[split]}-\d+_nsd-(\d+)\.png")
     named = [
         (match[1], path)
@@ -231,6 +250,18 @@ def _checked_mask(
             got=f"{given.dtype} of shape {given.shape}",
         )
     return given
+
+
+def _read_png(path: Path) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+        raise InputError(
+            str(path), expected="a whole PNG file", got=f"{error}", fix="Obtain it again."
+        ) from error
 
 
 def _open_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,21 @@ import numpy.typing as npt
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError, check_same_length
 
-__all__ = ["ArrayData", "SubjectData", "load_arrays"]
+__all__ = ["ArrayData", "SubjectData", "load_arrays", "read_npz", "whole_numbers"]
 
 GROUP_PREFIX = "groups/"
 HEMISPHERES = ("left", "right")
+SIDED = ("vertices", "n_surface_vertices", "n_dropped")
+# What damaged files make numpy and zipfile raise.
+NPZ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class SubjectData:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SubjectData:
         """Read what :meth:`save` wrote."""
-        arrays = _read_npz(path)
+        arrays = read_npz(path)
         values: dict[str, Any] = {}
         for name, array in arrays.items():
             field, _, side = name.partition("/")
@@ -109,7 +122,8 @@ class SubjectData:
                 values[field] = value
         fields = {field.name for field in dataclasses.fields(cls)}
         optional = {"n_repeats", "noise_ceiling", "ncsnr"}
-        if not fields - optional <= values.keys() <= fields:
+        sided = {f"{name}/{side}" for name in SIDED for side in HEMISPHERES}
+        if not (fields - optional <= values.keys() <= fields and sided <= arrays.keys()):
             raise InputError(
                 str(path), expected="a file written by SubjectData.save", got=f"{sorted(arrays)}"
             )
@@ -170,11 +184,12 @@ def load_arrays(
     Raises
     ------
     InputError
-        If lengths differ, a number is not finite, a target is constant, a group points outside the
-        responses, or an image is both among the training and the test samples.
+        If a file is damaged, arrays are empty or hold anything but numbers, lengths differ, a
+        number is not finite, a target is constant, a group points outside the responses, or an
+        image is both among the training and the test samples.
     """
     if isinstance(responses, (str, os.PathLike)):
-        arrays = _read_npz(responses)
+        arrays = read_npz(responses)
         groups = {
             name.removeprefix(GROUP_PREFIX): arrays.pop(name)
             for name in list(arrays)
@@ -190,13 +205,20 @@ def load_arrays(
         return load_arrays(**arrays, groups=groups or None)
     if targets is None:
         raise InputError("targets", expected="an array", got="None")
-    responses, targets = np.asanyarray(responses), np.asanyarray(targets)
+    responses, targets = _as_numbers("responses", responses), _as_numbers("targets", targets)
+    if targets.dtype == bool:
+        targets = targets.astype(np.float64)
     if responses.ndim < 2 or targets.ndim not in (1, 2):
         raise InputError(
             "responses and targets",
             expected="shapes (n_samples, n_features, ...) and (n_samples[, n_targets])",
             got=f"{responses.shape} and {targets.shape}",
         )
+    for name, array in (("responses", responses), ("targets", targets)):
+        if array.size == 0:
+            raise InputError(
+                name, expected="at least one sample and one column", got=f"shape {array.shape}"
+            )
     conditions = _optional_rows("conditions", conditions, np.int64)
     image_ids = _optional_rows("image_ids", image_ids, np.int64)
     is_test = _optional_rows("is_test", is_test, np.bool_)
@@ -226,15 +248,62 @@ def load_arrays(
     return ArrayData(responses, targets, conditions, checked or None, image_ids, is_test)
 
 
-def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read all arrays of a ``.npz`` file, unless it is damaged or something else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, TypeError) as error:
-        # TypeError: a bare .npy array is no context manager.
+        with Path(path).open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except NPZ_ERRORS as error:
         raise InputError(
             str(path), expected="a .npz file of plain arrays", got=f"{error}"
         ) from error
+    if isinstance(loaded, np.ndarray):
+        raise InputError(
+            str(path),
+            expected="a .npz file of plain arrays",
+            got="a single .npy array",
+            fix="Save named arrays with numpy.savez.",
+        )
+    strange = sorted(name for name, array in arrays.items() if not isinstance(array, np.ndarray))
+    if strange:
+        raise InputError(str(path), expected="a .npz file of plain arrays", got=f"also {strange}")
+    return arrays
+
+
+def whole_numbers(
+    name: str, values: npt.ArrayLike, expected: str = "whole numbers in one row"
+) -> npt.NDArray[np.int64]:
+    """Return one-dimensional ``values`` as integers, unless one is not a whole number."""
+    array = _as_array(name, values)
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or not _unchanged_as(array, np.int64):
+        got = f"{array.dtype} of shape {array.shape}" if array.size else "none"
+        raise InputError(name, expected=expected, got=got if array.ndim else repr(values))
+    return array.astype(np.int64)
+
+
+def _as_array(name: str, values: npt.ArrayLike) -> np.ndarray:
+    try:
+        return np.asanyarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, expected="an array of numbers", got=f"{error}") from error
+
+
+def _as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray:
+    array = _as_array(name, values)
+    if array.dtype.kind not in "biuf":
+        raise InputError(
+            name,
+            expected="an array of real numbers",
+            got=f"dtype {array.dtype} of shape {array.shape}",
+            fix="Code names and categories as numbers.",
+        )
+    return array
+
+
+def _unchanged_as(array: np.ndarray, dtype: type[np.generic]) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool(np.array_equal(array, array.astype(dtype)))
 
 
 def _optional_rows(
@@ -242,8 +311,8 @@ def _optional_rows(
 ) -> np.ndarray | None:
     if values is None:
         return None
-    array = np.asarray(values)
-    if array.ndim != 1 or not np.array_equal(array, array.astype(dtype)):
+    array = np.asarray(_as_array(name, values))
+    if array.ndim != 1 or array.dtype.kind not in "biuf" or not _unchanged_as(array, dtype):
         raise InputError(
             name,
             expected=f"one {np.dtype(dtype).name} per sample",
@@ -278,7 +347,7 @@ def _check_varies(targets: np.ndarray) -> None:
 
 
 def _check_group(name: str, group: npt.ArrayLike, n_features: int) -> np.ndarray:
-    array = np.asarray(group)
+    array = np.asarray(_as_array(f"groups[{name!r}]", group))
     if array.dtype == bool:
         good = array.size == n_features
     else:

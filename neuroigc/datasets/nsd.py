@@ -5,6 +5,8 @@ Allen et al. 2022, Nature Neuroscience 25:116, doi 10.1038/s41593-021-00962-x.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,26 @@ from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import open_mgh, read_surface_vector
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, StrPath
-from neuroigc.datasets.arrays import SubjectData
+from neuroigc.datasets.arrays import SubjectData, whole_numbers
 
 __all__ = ["load_nsd"]
 
 BLOCK_VERTICES = 4096
 BLOCK_TRIALS = 64
+# What damaged files make scipy raise, besides its own error.
+MAT_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+OBTAIN = "Obtain the file again."
 
 
 def load_nsd(
@@ -70,7 +86,7 @@ def load_nsd(
     Raises
     ------
     InputError
-        If a session is missing, a file is truncated or of the wrong number of vertices or trials,
+        If a session is missing, a file is damaged or of the wrong number of vertices or trials,
         a trial has no image, or no valid vertex is left.
     """
     label = _paths.subject_label(subject)
@@ -138,19 +154,33 @@ class _Design:
 
     @classmethod
     def read(cls, root: StrPath) -> _Design:
-        from scipy.io import loadmat
-
         path = _paths.design_path(root)
         if not path.is_file():
             raise InputError("root", expected=f"a folder with {path}", got="no such file")
         names = ["masterordering", "subjectim", "sharedix"]
-        content = loadmat(path, variable_names=[*names, "stimpattern"])
+        content = _read_mat(path, [*names, "stimpattern"])
         missing = [name for name in names if name not in content]
         if missing:
             raise InputError(str(path), expected=f"the variables {names}", got=f"no {missing}")
-        ordering, images, shared = (content[name].astype(np.int64) for name in names)
-        pattern = content.get("stimpattern")
-        planned = None if pattern is None else pattern.sum(axis=(1, 2)).astype(np.int64)
+        ordering, images, shared = (
+            _counting_numbers(f"{name} in {path}", content[name]) for name in names
+        )
+        if images.ndim != 2 or ordering.max() > images.shape[1]:
+            raise InputError(
+                str(path),
+                expected="masterordering to number the columns of subjectim",
+                got=f"numbers up to {ordering.max()} and subjectim of shape {images.shape}",
+                fix=OBTAIN,
+            )
+        pattern = np.asarray(content["stimpattern"]) if "stimpattern" in content else None
+        if pattern is not None and (pattern.ndim != 3 or pattern.dtype.kind not in "biuf"):
+            raise InputError(
+                f"stimpattern in {path}",
+                expected="an array of sessions, runs and trials",
+                got=f"{pattern.dtype} of shape {pattern.shape}",
+                fix=OBTAIN,
+            )
+        planned = None if pattern is None else (pattern != 0).sum(axis=(1, 2), dtype=np.int64)
         return cls(str(path), ordering.ravel(), images, shared.ravel(), planned)
 
     def trial_images(self, subject: str, session: int, file: _Session) -> npt.NDArray[np.int64]:
@@ -177,12 +207,41 @@ class _Design:
     def test_ids(self, test_images: str | npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the 0-based ids of the test images."""
         if not isinstance(test_images, str):
-            return np.asarray(test_images, dtype=np.int64)
+            return whole_numbers("test_images", test_images, "'shared' or 0-based numbers")
         if test_images != "shared":
             raise InputError(
                 "test_images", expected="'shared' or an array of image ids", got=repr(test_images)
             )
         return self.shared_images - 1
+
+
+def _read_mat(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(path, variable_names=names)
+    except (*MAT_ERRORS, MatReadError) as error:
+        raise InputError(
+            str(path),
+            expected="a whole MATLAB file, version 7 or before",
+            got=f"{error}",
+            fix=OBTAIN,
+        ) from error
+
+
+def _counting_numbers(name: str, values: np.ndarray) -> npt.NDArray[np.int64]:
+    """Return values as integers, all of them 1 or more, as MATLAB counts."""
+    values = np.asarray(values)  # which may be sparse, and then is refused
+    numbers = whole_numbers(name, values.ravel(), "whole numbers from 1 up")
+    if not len(numbers) or numbers.min() < 1:
+        raise InputError(
+            name,
+            expected="whole numbers from 1 up",
+            got=f"{numbers.min()}" if len(numbers) else "none",
+            fix=OBTAIN,
+        )
+    return numbers.reshape(values.shape)
 
 
 @dataclass(frozen=True)
@@ -214,8 +273,10 @@ def _open_sessions(
                 "root", expected=f"session files lh.betas_sessionNN.mgh in {folder}", got="none"
             )
         sessions = range(1, last + 1)
-    if not len(sessions) or len(set(sessions)) < len(sessions):
-        raise InputError("sessions", expected="distinct 1-based numbers", got=f"{list(sessions)}")
+    expected = "distinct 1-based numbers in a sequence such as [1, 2] or range(1, 3)"
+    sessions = whole_numbers("sessions", sessions, expected).tolist()
+    if not sessions or len(set(sessions)) < len(sessions):
+        raise InputError("sessions", expected=expected, got=f"{sessions}")
     files: dict[str, dict[int, _Session]] = {}
     for hemisphere in PREFIXES:
         files[hemisphere] = {}

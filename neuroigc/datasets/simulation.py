@@ -23,6 +23,8 @@ from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import layouts
+from neuroigc.datasets._paths import subject_label
+from neuroigc.datasets.arrays import read_npz
 from neuroigc.datasets.synthetic_betas import HEMISPHERES, MEDIAN_NCSNR, Subject
 from neuroigc.datasets.synthetic_design import N_REPEATS, Design
 from neuroigc.datasets.synthetic_images import CATEGORIES, make_scene
@@ -46,6 +48,16 @@ __all__ = ["load_truth", "make_study"]
 
 N_SESSIONS = (14, 2, 2, 2, 3, 2, 2, 2)
 CORTEX_STREAM, SESSION_STREAM = 3, 4
+TRUTH_NAMES = (
+    "area",
+    "coverage",
+    "exponent",
+    "sigma_deg",
+    "signal_fraction",
+    "size_deg",
+    "x_deg",
+    "y_deg",
+)
 BLOCK = 64  # images that are rendered together; part of the answer, as sums round
 
 FloatArray = npt.NDArray[np.float32]
@@ -181,8 +193,13 @@ def load_truth(root: str | os.PathLike[str], subject: int) -> dict[str, dict[str
         ``exponent`` (NaN outside V1 to hV4), ``area`` ("V1" … "hV4", else ""), ``signal_fraction``
         (share of signal in the variance of single trials) and ``coverage`` (share of the pRF that
         lies on the image).
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is damaged or lacks an array.
     """
-    path = Path(root) / "truth" / f"subj{subject:02d}.npz"
+    path = Path(root) / "truth" / f"subj{subject_label(subject)}.npz"
     if not path.is_file():
         raise InputError(
             "root",
@@ -190,9 +207,16 @@ def load_truth(root: str | os.PathLike[str], subject: int) -> dict[str, dict[str
             got=f"no file {path}",
             fix="Only studies from make_study come with the truth.",
         )
-    with np.load(path) as file:
-        names = {key.split("_", 1)[1] for key in file.files}
-        return {h: {name: file[f"{h}_{name}"] for name in sorted(names)} for h in HEMISPHERES}
+    arrays = read_npz(path)
+    missing = [key for h in HEMISPHERES for n in TRUTH_NAMES if (key := f"{h}_{n}") not in arrays]
+    if missing:
+        raise InputError(
+            str(path),
+            expected="everything that is true of a subject",
+            got=f"no {missing}",
+            fix="Make the study anew.",
+        )
+    return {h: {name: arrays[f"{h}_{name}"] for name in TRUTH_NAMES} for h in HEMISPHERES}
 
 
 def _show_images(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._paths import StrPath
+from neuroigc.datasets.arrays import whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,28 +76,51 @@ def load_nsd_images(
     -------
     array of shape (n_images, size, size), float32, 0 to 1
         Or (n_images, 3, size, size) if not ``gray``. Row 0 is the top of an image.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or without pixels, or has no image of a number asked for.
     """
     import h5py
 
     path = _paths.stimuli_path(root)
     if not path.is_file():
         raise InputError("root", expected=f"a folder with {path}", got="no such file")
-    ids = np.asarray(image_ids, dtype=np.int64)
-    with h5py.File(path, "r") as file:
-        bricks = file["imgBrick"]
-        if ids.ndim != 1 or not len(ids) or ids.min() < 0 or ids.max() >= len(bricks):
-            raise InputError(
-                "image_ids",
-                expected=f"0-based numbers of the {len(bricks)} images in {path}",
-                got=f"{ids.size} numbers from {ids.min(initial=0)} to {ids.max(initial=0)}",
-            )
-        images: npt.NDArray[np.float32] | None = None
-        # In the order of the file, which is how it reads fast.
-        for row in np.argsort(ids, kind="stable"):
-            image = prepare_image(bricks[ids[row]], size=size, gray=gray)
-            if images is None:
-                images = np.empty((len(ids), *image.shape), dtype=np.float32)
-            images[row] = image
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_bricks(path, file.get("imgBrick"), image_ids, size=size, gray=gray)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(
+            str(path), expected="a whole HDF5 file", got=f"{error}", fix="Obtain it again."
+        ) from error
+
+
+def _read_bricks(
+    path: Path, bricks: Any, image_ids: npt.ArrayLike, *, size: int | None, gray: bool
+) -> npt.NDArray[np.float32]:
+    shape, dtype = getattr(bricks, "shape", None), getattr(bricks, "dtype", None)
+    if shape is None or len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
+        raise InputError(
+            str(path),
+            expected="imgBrick, uint8 of shape (n_images, height, width, 3)",
+            got="none" if shape is None else f"{dtype} of shape {shape}",
+        )
+    expected = f"0-based numbers of the {len(bricks)} images in {path}"
+    ids = whole_numbers("image_ids", image_ids, expected)
+    if not len(ids) or ids.min() < 0 or ids.max() >= len(bricks):
+        raise InputError(
+            "image_ids",
+            expected=expected,
+            got=f"{ids.size} numbers from {ids.min(initial=0)} to {ids.max(initial=0)}",
+        )
+    images: npt.NDArray[np.float32] | None = None
+    # In the order of the file, which is how it reads fast.
+    for row in np.argsort(ids, kind="stable"):
+        image = prepare_image(bricks[ids[row]], size=size, gray=gray)
+        if images is None:
+            images = np.empty((len(ids), *image.shape), dtype=np.float32)
+        images[row] = image
     return images
 
 
