@@ -146,6 +146,9 @@ def test_truncated_and_missing_files(export):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match=r"lh_training_fmri.npy: expected a whole .npy file"):
         load_algonauts(export, 1)
+    path.write_bytes(b"\x93NUMPY\x01\x00\x02\x00{\n")
+    with pytest.raises(InputError, match=r"lh_training_fmri.npy: expected a whole .npy file"):
+        load_algonauts(export, 1)
     path.unlink()
     with pytest.raises(InputError, match=r"lh_training_fmri.npy: expected a whole .npy file"):
         load_algonauts(export, 1)

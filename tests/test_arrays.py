@@ -136,6 +136,8 @@ def test_boolean_targets_are_binary(samples):
         lambda whole: whole[: len(whole) // 2],
         lambda whole: whole[:-1],
         lambda whole: whole[:120] + bytes(40) + whole[160:],
+        # Marked as encrypted.
+        lambda whole: whole.replace(b"PK\x01\x02-\x03-\x00\x00", b"PK\x01\x02-\x03-\x00\x01"),
     ],
 )
 def test_damaged_files(samples, tmp_path, read, save, damage):

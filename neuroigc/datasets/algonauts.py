@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+import tokenize
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -267,7 +268,7 @@ def _read_png(path: Path) -> npt.NDArray[np.uint8]:
 def _open_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     try:
         data = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:
         raise InputError(str(path), expected="a whole .npy file", got=f"{error}") from error
     if shape is not None and data.shape != shape:
         raise InputError(

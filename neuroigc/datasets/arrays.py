@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ NPZ_ERRORS = (
     ValueError,
     EOFError,
     KeyError,
-    NotImplementedError,
+    RuntimeError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
