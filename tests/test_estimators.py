@@ -166,6 +166,51 @@ def test_conditions_are_whole_numbers(decoding, wrong):
         NeuralDecoder(**DECODER).fit(*decoding, conditions=wrong)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(seed=-1), r"seed: expected a whole number, 0 or more; got -1"),
+        (dict(hidden=[]), r"hidden: expected a sequence of positive whole numbers, .*got \[\]"),
+        (dict(max_epochs="2"), r"max_epochs: expected a whole number, 1 or more; got '2'"),
+        (dict(dropout=1.5), r"dropout: expected a number from 0 to 1, and less than 1; got 1.5"),
+        (dict(progress="no"), r"progress: expected True or False; got 'no'"),
+        (dict(device="meta"), r"device: expected 'auto', .*; got 'meta'"),
+    ],
+)
+def test_options_of_the_wrong_kind(decoding, options, message):
+    with pytest.raises(InputError, match=message):
+        NeuralDecoder(**{**DECODER, **options}).fit(*decoding)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros((120, 0)), r"y: expected at least one target for each sample; got .*\(120, 0\)"),
+        (np.full((120, 2), "a"), r"y: expected real numbers; got dtype <U1"),
+        (np.full(120, 1j), r"y: expected real numbers; got dtype complex128"),
+        (np.full(120, None), r"y: expected real numbers; got dtype object"),
+    ],
+)
+def test_targets_are_numbers(decoding, y, message):
+    with pytest.raises(InputError, match=message):
+        NeuralDecoder(**DECODER).fit(decoding[0], y)
+
+
+def test_features_are_there(decoding):
+    X, y = decoding
+    with pytest.raises(InputError, match=r"X: expected at least one feature; got shape \(120, 0\)"):
+        NeuralDecoder(**DECODER).fit(X[:, :0], y)
+
+
+@pytest.mark.parametrize("greatest", [10_002, 10**9])
+def test_conditions_are_counted_from_zero(decoding, greatest):
+    conditions = np.arange(120) % 2 * greatest
+    with pytest.raises(
+        InputError, match=rf"conditions: .*got 2 .* up to {greatest}\. Number the subjects from 0"
+    ):
+        NeuralDecoder(**DECODER).fit(*decoding, conditions=conditions)
+
+
 def test_given_validation_is_used(decoding):
     X, y = decoding
     model = NeuralDecoder(**DECODER).fit(X[:100], y[:100], validation=(X[100:], y[100:]))

@@ -1,5 +1,6 @@
 """Networks: three parts that compose exactly, affine ends, and standardisation folded in."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -195,3 +196,45 @@ def test_no_pixel_is_left_out(build):
     x = torch.randn(3, *shape, dtype=torch.float64, requires_grad=True)
     network(x)[:, 0].sum().backward()
     assert (x.grad.abs() > 0).any(0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("decoder", dict(hidden=[]), r"hidden: .*at least 1 of them; got \[\]"),
+        ("decoder", dict(hidden=["a"]), r"hidden: .*positive whole numbers.*got \['a'\]"),
+        ("decoder", dict(hidden=[-4]), r"hidden: .*got \[-4\]"),
+        ("decoder", dict(hidden=[True]), r"hidden: .*got \[True\]"),
+        ("decoder", dict(hidden=8), r"hidden: .*got 8"),
+        ("decoder", dict(dropout=1.5), r"dropout: expected a number from 0 to 1, .*; got 1.5"),
+        ("decoder", dict(dropout="half"), r"dropout: .*got 'half'"),
+        ("decoder", dict(n_conditions=-1), r"n_conditions: .*0 or more; got -1"),
+        ("decoder", dict(n_conditions=2, condition_size=0), r"condition_size: .*1 or more; got 0"),
+        ("encoder", dict(n_latents=0), r"n_latents: expected a whole number, 1 or more; got 0"),
+        ("encoder", dict(n_latents=4.0), r"n_latents: .*got 4.0"),
+        ("encoder", dict(channels=[]), r"channels: .*at least 1 of them; got \[\]"),
+        ("encoder", dict(channels=(2, 2, 0, 2, 2)), r"channels: .*got \(2, 2, 0, 2, 2\)"),
+        ("encoder", dict(channels=(2, 2.5, 2, 2, 2)), r"channels: .*got \(2, 2.5"),
+        ("encoder", dict(kernel_sizes=(5, 3, 3, 1, "1")), r"kernel_sizes: .*'1'\)"),
+        ("encoder", dict(dropout=-0.1), r"dropout: .*got -0.1"),
+        ("encoder", dict(dropout=1), r"dropout: .*got 1"),
+        ("classifier", dict(channels=None), r"channels: .*got None"),
+        ("classifier", dict(channels=[-1]), r"channels: .*got \[-1\]"),
+        ("classifier", dict(kernel_size=0), r"kernel_size: .*got 0"),
+        ("classifier", dict(hidden=()), r"hidden: .*got \(\)"),
+        ("classifier", dict(dropout=float("nan")), r"dropout: .*got nan"),
+    ],
+)
+def test_sizes_and_shares_that_have_no_meaning(kind, options, message):
+    make = {
+        "decoder": lambda: DecoderNetwork(12, 3, **options),
+        "encoder": lambda: EncoderNetwork(20, 5, **options),
+        "classifier": lambda: CategoricalNetwork((12, 12), 4, **options),
+    }[kind]
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("sequence", [list, tuple, torch.Size, np.array])
+def test_sizes_come_in_any_sequence(sequence):
+    assert DecoderNetwork(3, 2, hidden=sequence([4, 5])).head.in_features == 5

@@ -161,9 +161,9 @@ def test_bad_requests(samples):
         InputError, match=r"same number of samples; got inputs has 100, targets has 9"
     ):
         Samples(samples.inputs, few.targets)
-    with pytest.raises(InputError, match=r"batch_size: expected more than 0; got 0"):
+    with pytest.raises(InputError, match=r"batch_size: expected a whole number, 1 or more; got 0"):
         train(network, samples, batch_size=0)
-    with pytest.raises(InputError, match=r"validation_fraction: expected 0 to 1; got 1.5"):
+    with pytest.raises(InputError, match=r"validation_fraction: expected .* 0 to 1, .*; got 1.5"):
         train(network, samples, validation_fraction=1.5)
     with pytest.raises(InputError, match=r"validation: expected at least 1 samples; got 0"):
         train(network, samples, validation_fraction=0.001)
@@ -173,6 +173,39 @@ def test_bad_requests(samples):
         train(network, samples, device="cuda:99")
     with pytest.raises(InputError, match=r"learning_rate: expected one at which .* stays finite"):
         train(network, samples, learning_rate=1e30, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(max_epochs="2"), r"max_epochs: expected a whole number, 1 or more; got '2'"),
+        (dict(max_epochs=2.0), r"max_epochs: .*got 2.0"),
+        (dict(max_epochs=True), r"max_epochs: .*got True"),
+        (dict(batch_size=None), r"batch_size: .*got None"),
+        (dict(patience=-1), r"patience: expected a whole number, 0 or more; got -1"),
+        (dict(patience=1.5), r"patience: .*got 1.5"),
+        (dict(seed=-1), r"seed: expected a whole number, 0 or more; got -1"),
+        (dict(seed="a"), r"seed: .*got 'a'"),
+        (dict(learning_rate="1e-3"), r"learning_rate: expected a number above 0; got '1e-3'"),
+        (dict(learning_rate=0), r"learning_rate: .*got 0"),
+        (dict(weight_decay=-1e-2), r"weight_decay: expected a number, 0 or more; got -0.01"),
+        (dict(weight_decay=None), r"weight_decay: .*got None"),
+        (dict(validation_fraction="0.1"), r"validation_fraction: .*got '0.1'"),
+        (dict(progress="yes"), r"progress: expected True or False; got 'yes'"),
+        (dict(progress=1), r"progress: .*got 1"),
+        (dict(device="meta"), r"device: expected 'auto', .*; got 'meta'"),
+        (dict(device=None), r"device: expected 'auto', .*; got None"),
+        (dict(device=[]), r"device: expected 'auto', .*; got \[\]"),
+    ],
+)
+def test_options_of_the_wrong_kind(samples, options, message):
+    with pytest.raises(InputError, match=message):
+        train(make_network(), samples, **{**SMALL, **options})
+
+
+def test_numbers_of_numpy_are_numbers(samples):
+    options = dict(max_epochs=np.int64(1), seed=np.uint8(3), learning_rate=np.float32(1e-3))
+    assert len(train(make_network(), samples, **{**SMALL, **options})["seconds"]) == 1
 
 
 def test_learning_rate_rises_and_falls():

@@ -28,16 +28,21 @@ def check_module(model: object) -> None:
 
 def choose_device(device: str | torch.device, model: nn.Module) -> torch.device:
     """Return the device to compute on; "auto" is CUDA if there is one, else the model's."""
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise InputError(
-                "device", expected='"auto" or a torch device', got=repr(device)
-            ) from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    refusal = InputError(
+        "device", expected='"auto" or a torch device that is there', got=repr(device)
+    )
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise refusal from error
+    # To torch, None is a device, and "meta" one that holds no numbers.
+    if device is None or place.type == "meta":
+        raise refusal
+    return place
 
 
 @contextmanager

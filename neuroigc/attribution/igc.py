@@ -6,6 +6,7 @@ equations 8 and 9; here over pairs of samples and with both affine ends of the m
 
 from __future__ import annotations
 
+import numbers
 import os
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuroigc._files import make_output_folder
 from neuroigc._validation import InputError
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, check_baseline
 from neuroigc.attribution.checkpoint import fingerprint
@@ -124,6 +126,8 @@ def integrated_gradient_correlation(
     baseline = check_baseline(baseline)
     _check_options(tolerance, max_gradients, batch_size, seed)
     place = choose_device(device, model)
+    if checkpoint is not None:
+        make_output_folder(Path(checkpoint).parent, "checkpoint")
     with torch.inference_mode(False), borrow(model, place) as borrowed:
         problem = prepare(
             borrowed,
@@ -184,19 +188,24 @@ def integrated_gradient_correlation(
 def _check_options(
     tolerance: float, max_gradients: int | None, batch_size: int | None, seed: int
 ) -> None:
-    if not tolerance > 0:
+    if not (isinstance(tolerance, numbers.Real) and tolerance > 0):
         raise InputError("tolerance", expected="a number above 0", got=repr(tolerance))
-    if max_gradients is not None and max_gradients < 5:
+    if max_gradients is not None and not _is_count(max_gradients, 5):
         raise InputError(
             "max_gradients",
-            expected="5 or more",
+            expected="5 or more, a whole number",
             got=repr(max_gradients),
             fix="Two rounds of pairs are the least from which an error can be told.",
         )
-    if batch_size is not None and batch_size < 1:
-        raise InputError("batch_size", expected="1 or more", got=repr(batch_size))
-    if not (isinstance(seed, int | np.integer) and seed >= 0):
+    if batch_size is not None and not _is_count(batch_size, 1):
+        raise InputError("batch_size", expected="1 or more, a whole number", got=repr(batch_size))
+    if not _is_count(seed, 0):
         raise InputError("seed", expected="an integer, 0 or more", got=repr(seed))
+
+
+def _is_count(value: object, fewest: int) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and bool(value >= fewest)  # type: ignore[operator]
 
 
 def choose_engine(problem: Problem, *, seed: int = 0, n_rows: int | None = None) -> Engine:

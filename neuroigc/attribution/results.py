@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroigc._files import atomic_path
+from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError
 
 if TYPE_CHECKING:
@@ -33,10 +33,16 @@ class _Result:
         Parameters
         ----------
         path : str or path
-            Gets the ending .npz if it has none.
+            Gets the ending .npz if it has none. Its folder is made if need be.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written to.
         """
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+        make_output_folder(path.parent, "path")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays: dict[str, Any] = {
             name: np.array(json.dumps(value)) if isinstance(value, dict) else np.asarray(value)
@@ -53,11 +59,16 @@ class _Result:
         Raises
         ------
         InputError
-            If the file is no result of this kind.
+            If the file is no result of this kind, or not a whole one.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, because numpy leaves a damaged file open.
+            with Path(path).open("rb") as stream:
+                file = np.load(stream, allow_pickle=False)
+                if isinstance(file, np.ndarray):
+                    raise ValueError("a single array")
                 arrays = {name: file[name] for name in file.files}
+            settings = json.loads(str(arrays.get("settings", "{}")))
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 "path", expected=f"a saved {cls.__name__}", got=f"{path} ({error})"
@@ -66,11 +77,19 @@ class _Result:
             raise InputError(
                 "path", expected=f"a saved {cls.__name__}", got=f"another file, {path}"
             )
+        # What may be None is not in the file where it is.
+        names = [f.name for f in fields(cls) if "None" not in str(f.type)]
+        if missing := [name for name in names if name not in arrays]:
+            raise InputError(
+                "path",
+                expected=f"a saved {cls.__name__}",
+                got=f"{path}, which lacks {', '.join(missing)}",
+            )
         values: dict[str, Any] = {}
         for f in fields(cls):
             array = arrays.get(f.name)
             if array is not None and array.ndim == 0:
-                values[f.name] = json.loads(str(array)) if f.name == "settings" else array.item()
+                values[f.name] = settings if f.name == "settings" else array.item()
             else:
                 values[f.name] = array
         return cls(**values)

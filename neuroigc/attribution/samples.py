@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Samples:
     """Rows of an array, memory map or tensor, flattened, on the device and in the dtype wanted."""
 
     def __init__(self, array: Any, device: torch.device, dtype: torch.dtype) -> None:
-        self.array = array if hasattr(array, "shape") else np.asarray(array)
+        self.array = _real_rows(array)
         self.device, self.dtype = device, dtype
         self.shape = tuple(self.array.shape[1:])
         self.n_inputs = int(np.prod(self.shape))
@@ -57,6 +58,25 @@ class Samples:
         return [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
 
 
+def _real_rows(array: Any) -> Any:
+    """Return what holds real numbers, row by row, as it is or as an array."""
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        try:
+            array = np.asarray(array)
+        except (TypeError, ValueError) as error:
+            raise InputError("inputs", expected="an array of numbers", got=str(error)) from error
+    is_tensor = isinstance(array, Tensor)
+    if array.dtype.is_complex if is_tensor else array.dtype.kind not in "fiub":
+        raise InputError("inputs", expected="real numbers", got=f"dtype {array.dtype}")
+    if not array.shape or 0 in array.shape[1:]:
+        raise InputError(
+            "inputs",
+            expected="shape (n_samples, *input_shape), with at least one component",
+            got=f"shape {tuple(array.shape)}",
+        )
+    return array
+
+
 def choose_dtype(model: nn.Module, inputs: Any) -> torch.dtype:
     """Compute in the dtype of the model; one without weights takes that of the inputs."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -71,8 +91,7 @@ def run_model(model: nn.Module, inputs: Tensor, conditions: Tensor | None) -> Te
     with torch.enable_grad():
         leaf = inputs.detach().clone().requires_grad_(True)
         # A first layer that works in place may not touch a leaf.
-        x = leaf.clone()
-        values = model(x) if conditions is None else model(x, conditions)
+        values = _call(model, leaf.clone(), *(() if conditions is None else (conditions,)))
     n = len(inputs)
     if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != n:
         got = (
@@ -86,6 +105,33 @@ def run_model(model: nn.Module, inputs: Tensor, conditions: Tensor | None) -> Te
         )
     check_differentiable(values)
     return values.detach().reshape(n, -1)
+
+
+def _call(model: nn.Module, inputs: Tensor, *conditions: Tensor) -> Any:
+    """Call the model, and tell what came if it cannot take that."""
+    try:
+        inspect.signature(model.forward).bind(inputs, *conditions)
+    except TypeError as error:
+        raise InputError(
+            "conditions",
+            expected="what the model's forward() takes beside the inputs",
+            got=f"{'some' if conditions else 'none'} ({error})",
+            fix="Give conditions exactly if the model takes (inputs, conditions).",
+        ) from error
+    except ValueError:
+        pass  # a forward that does not tell its arguments
+    try:
+        return model(inputs, *conditions)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        beside = "".join(f" and conditions of shape {tuple(c.shape)}" for c in conditions)
+        raise InputError(
+            "inputs" + " and conditions" * len(conditions),
+            expected="samples that the model can take",
+            got=f"shape {tuple(inputs.shape)}{beside}, at which it raised "
+            f"{type(error).__name__}: {str(error).rstrip('.')}",
+        ) from error
 
 
 def check_outputs(outputs: Any, n_outputs: int) -> NDArray[np.int64]:
@@ -119,8 +165,8 @@ def numbers(array: Any, argument: str) -> NDArray[Any]:
     loaded = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
     if loaded.dtype == bool:
         loaded = loaded.astype(np.int64)
-    if not np.issubdtype(loaded.dtype, np.number):
-        raise InputError(argument, expected="numbers", got=f"{loaded.dtype}")
+    if loaded.dtype.kind not in "fiu":
+        raise InputError(argument, expected="numbers that are real", got=f"{loaded.dtype}")
     return loaded.astype(loaded.dtype.newbyteorder("="))
 
 

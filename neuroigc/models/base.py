@@ -23,6 +23,9 @@ __all__ = ["NeuralEstimator", "pearson"]
 
 PREDICTION_BATCH = 512
 
+# Conditions that may be left out in counting up to the greatest: each takes memory.
+MOST_UNUSED_CONDITIONS = 10_000
+
 
 class NeuralEstimator(Parametrised):
     """A network with scikit-learn's manners.
@@ -69,6 +72,10 @@ class NeuralEstimator(Parametrised):
             samples or conditions that are not whole numbers.
         """
         X, y = self._check_inputs(X), np.asanyarray(y)
+        if not y.size:
+            raise InputError(
+                "y", expected="at least one target for each sample", got=f"shape {y.shape}"
+            )
         n_samples = check_same_length(X=X, y=y, conditions=conditions)
         if n_samples < FEWEST_SAMPLES:
             raise InputError("X", expected=f"at least {FEWEST_SAMPLES} samples", got=str(n_samples))
@@ -178,6 +185,8 @@ class NeuralEstimator(Parametrised):
             expected = f"(n_samples, {', '.join(map(str, shape))}), as in fit"
         if not fits or not len(X):
             raise InputError(argument, expected=expected, got=f"shape {X.shape}")
+        if not X.size:
+            raise InputError(argument, expected="at least one feature", got=f"shape {X.shape}")
         if X.dtype.kind not in "fiub":
             raise InputError(argument, expected="real numbers", got=f"dtype {X.dtype}")
         return X
@@ -197,6 +206,14 @@ class NeuralEstimator(Parametrised):
                 fix="Number the subjects.",
             )
         self.conditions_ = np.unique(conditions).astype(np.int64)
+        greatest = int(conditions.max())
+        if greatest + 1 - len(self.conditions_) > MOST_UNUSED_CONDITIONS:
+            raise InputError(
+                "conditions",
+                expected="whole numbers from 0 on, with few left out",
+                got=f"{len(self.conditions_)} different ones up to {greatest}",
+                fix="Number the subjects from 0.",
+            )
         return conditions.astype(np.int64)
 
     def _check_conditions(self, conditions):

@@ -59,6 +59,8 @@ class _NeuralRegressor(NeuralEstimator):
                 expected="targets (n_samples, n_outputs) or (n_samples,), as in fit",
                 got=f"shape {y.shape}",
             )
+        if y.dtype.kind not in "fiub":
+            raise InputError(argument, expected="real numbers", got=f"dtype {y.dtype}")
         targets = y.reshape(len(y), -1)
         return targets if targets.dtype.kind == "f" else targets.astype(np.float32)
 

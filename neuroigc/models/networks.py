@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from neuroigc._validation import InputError, check_choice
+from neuroigc.models.checks import check_count, check_counts, check_share
 
 __all__ = ["CategoricalNetwork", "DecoderNetwork", "EncoderNetwork", "fold_scalings"]
 
@@ -152,6 +153,9 @@ class DecoderNetwork(FactorisedNetwork):
         dropout: float = 0.0,
     ):
         super().__init__()
+        hidden = check_counts("hidden", hidden)
+        check_count("n_features", n_features)
+        check_count("n_outputs", n_outputs)
         self.stem = nn.Linear(n_features, hidden[0])
         self.body = DenseBody(
             nn.Identity(),
@@ -200,6 +204,15 @@ class EncoderNetwork(FactorisedNetwork):
         dropout: float = 0.0,
     ):
         super().__init__()
+        channels = check_counts("channels", channels)
+        kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
+        for name, count in [
+            ("n_outputs", n_outputs),
+            ("n_channels", n_channels),
+            ("n_latents", n_latents),
+        ]:
+            check_count(name, count)
+        check_share("dropout", dropout)
         if len(channels) != len(kernel_sizes):
             raise InputError(
                 "channels and kernel_sizes",
@@ -263,6 +276,10 @@ class CategoricalNetwork(FactorisedNetwork):
         dropout: float = 0.0,
     ):
         super().__init__()
+        channels = check_counts("channels", channels, fewest=0)
+        hidden = check_counts("hidden", hidden)
+        check_count("kernel_size", kernel_size)
+        check_count("n_classes", n_classes)
         if channels and len(input_shape) < 2:
             raise InputError(
                 "channels",
@@ -342,6 +359,7 @@ def _normalised(norm, activation):
 
 def _dense_layers(hidden, activation, dropout):
     """Return the layers from the first linear layer's output to the last hidden units."""
+    check_share("dropout", dropout)
     layers = []
     for index, n_units in enumerate(hidden):
         if index:
@@ -351,4 +369,6 @@ def _dense_layers(hidden, activation, dropout):
 
 
 def _condition_term(n_conditions, condition_size, n_units):
+    check_count("n_conditions", n_conditions, fewest=0)
+    check_count("condition_size", condition_size)
     return ConditionTerm(n_conditions, condition_size, n_units) if n_conditions else None

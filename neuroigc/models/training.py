@@ -18,6 +18,7 @@ from torch import nn
 
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_choice, check_same_length
+from neuroigc.models.checks import check_count, check_flag, check_number, check_share
 
 __all__ = ["Samples", "measure_scaling", "resolve_device", "seeded", "train"]
 
@@ -151,9 +152,14 @@ def train(
         If there are too few samples, or an option has no meaning.
     """
     check_choice("loss", loss, LOSSES)
-    _check_positive(max_epochs=max_epochs, batch_size=batch_size, learning_rate=learning_rate)
-    if not 0 <= validation_fraction < 1:
-        raise InputError("validation_fraction", expected="0 to 1", got=str(validation_fraction))
+    check_count("max_epochs", max_epochs)
+    check_count("batch_size", batch_size)
+    check_count("patience", patience, fewest=0)
+    check_count("seed", seed, fewest=0)
+    check_number("learning_rate", learning_rate)
+    check_number("weight_decay", weight_decay, above_zero=False)
+    check_share("validation_fraction", validation_fraction)
+    check_flag("progress", progress)
     device = resolve_device(device)
     generator = np.random.default_rng(seed)
     if validation is None and validation_fraction:
@@ -270,22 +276,28 @@ def resolve_device(device):
     """Return the torch device that is meant; "auto" is a GPU if there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    refusal = InputError(
+        "device", expected="'auto', 'cpu' or a GPU that is there", got=repr(device)
+    )
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            "device", expected="'auto', 'cpu' or a GPU that is there", got=repr(device)
-        ) from error
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise refusal from error
+    # To torch, None is a device, and "meta" one that holds no numbers.
+    if device is None or place.type == "meta":
+        raise refusal
+    return place
 
 
 @contextmanager
 def seeded(seed, device):
     """Seed torch's generators inside the block, and leave them afterwards as they were."""
+    check_count("seed", seed, fewest=0)
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.random.default_generator.manual_seed(seed)
+        torch.random.default_generator.manual_seed(int(seed))
         if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            torch.cuda.manual_seed(int(seed))
         yield
 
 
@@ -305,12 +317,6 @@ def _mean_loss(network, batches, measure, step=None):
         total += value.item() * len(inputs)
         n += len(inputs)
     return total / n
-
-
-def _check_positive(**options):
-    for name, value in options.items():
-        if not value > 0:
-            raise InputError(name, expected="more than 0", got=str(value))
 
 
 def _parameter_groups(network, weight_decay):
