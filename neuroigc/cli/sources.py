@@ -118,7 +118,7 @@ class AlgonautsSource:
         return load_algonauts(self.root, subject)
 
     def images(self, subject: str, image_ids: np.ndarray, *, size: int | None = None) -> np.ndarray:
-        """Return grey images (n_images, size, size) in 0-1 of the subject's training split."""
+        """Return grey images (n_images, size, size) in 0-1 that the subject saw."""
         from neuroigc.datasets import load_algonauts_images
 
         images, _ = load_algonauts_images(self.root, subject, image_ids=image_ids, size=size)
