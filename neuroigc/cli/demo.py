@@ -44,7 +44,7 @@ patience = 5
 subjects = ["01"]
 image_size = 48
 rois = ["V1", "V2", "V3", "hV4"]
-max_gradients = 9
+max_gradients = 10
 
 [encoding.network]
 n_latents = 128
