@@ -10,6 +10,7 @@ from neuroigc._validation import InputError
 from neuroigc.attribution import (
     GivenBaseline,
     IGCResult,
+    MeanBaseline,
     PairedBaseline,
     SampledBaseline,
     ZeroBaseline,
@@ -325,6 +326,100 @@ def test_standard_errors_are_those_of_a_u_statistic(rng, n_outputs):
         np.testing.assert_allclose(result.group_standard_errors[v], errors[-1], rtol=1e-8)
 
 
+class Tanh(nn.Module):
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x):
+        return torch.tanh(self.gain * x)
+
+
+class TanhSum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+
+    def forward(self, x):
+        return torch.tanh(self.gain * x).sum(1, keepdim=True)
+
+
+def steep(n_outputs):
+    layers = [nn.Linear(6, 8), Tanh(2.0), nn.Linear(8, n_outputs)]
+    return shake(nn.Sequential(*layers)).double()
+
+
+@pytest.mark.parametrize(
+    ("baseline", "max_gradients"),
+    [
+        (PairedBaseline(), 257),
+        (ZeroBaseline(), 65),
+        (MeanBaseline(), 65),
+        (GivenBaseline(np.outer([-2.0, 0.5], np.ones(6))), 129),
+        (SampledBaseline(8), 129),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "cut"), [("sum", False), ("few", False), ("few", True), ("many", False)]
+)
+def test_all_inputs_together_have_the_standard_error_of_the_correlation(
+    rng, monkeypatch, baseline, max_gradients, kind, cut
+):
+    model = {"sum": TanhSum(), "few": steep(2), "many": steep(12)}[kind]
+    n = 47 if kind == "many" else 500
+    if cut:
+        # Parts of the samples, each of fewer pairs.
+        monkeypatch.setattr(estimate, "HELD_BYTES", 0)
+        monkeypatch.setattr(estimate, "LARGEST_BLOCK", 250)
+    x = rng.standard_normal((n, 6)) + 0.3
+    f = predict(model, x)
+    y = f + 0.7 * f.std(0) * rng.standard_normal(f.shape)
+    result = integrated_gradient_correlation(
+        model, x, y, baseline=baseline, groups={"all": np.ones(6, bool)},
+        tolerance=1e-9, max_gradients=max_gradients,
+    )  # fmt: skip
+    assert result.settings["regime"] == ("LatentEngine" if kind == "many" else "CotangentEngine")
+    zf, zy = ((a - a.mean(0)) / a.std(0) for a in (f, y))
+    r = (zf * zy).mean(0)
+    expected = (zf * zy - r * (zf**2 + zy**2) / 2).std(0, ddof=1) / np.sqrt(n)
+    ratio = result.group_standard_errors[:, 0] / expected
+    if kind == "many":
+        # A few random groups of samples leave a scatter over outputs.
+        ratio = np.median(ratio)
+    # Parts are taken up anew with few pairs each, whose noise is known less well.
+    bound = 0.15 if cut else 0.07
+    assert np.all(np.abs(ratio - 1) < bound)
+
+
+@pytest.mark.parametrize("n_outputs", [2, 12])
+def test_standard_errors_of_groups_are_those_of_a_u_statistic_of_whole_paths(rng, n_outputs):
+    n, model = 32, steep(n_outputs)
+    x = rng.standard_normal((n, 6)) + 0.3
+    f = predict(model, x)
+    y = f + 0.7 * f.std(0) * rng.standard_normal(f.shape)
+    groups = {"some": [0, 2], "others": [1, 3, 4], "one": [5]}
+    result = integrated_gradient_correlation(
+        model, x, y, groups=groups, tolerance=1e-9, max_gradients=513
+    )
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    z = [(a - a.mean(0)) / a.std(0) for a in (f, y)]
+    ratios = []
+    for v in range(n_outputs):
+        ig = np.zeros((n, n, 6))
+        for t, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+            points = torch.from_numpy(x + t * (x[:, None] - x)).reshape(-1, 6).requires_grad_()
+            (slopes,) = torch.autograd.grad(model(points)[:, v].sum(), points)
+            ig += weight * (x[:, None] - x) * slopes.numpy().reshape(n, n, 6)
+        ig = np.stack([ig[..., members].sum(-1) for members in groups.values()], -1)
+        kernel = (y[:, None, v] - y[:, v])[..., None] * ig / (f[:, v].std() * y[:, v].std())
+        values = kernel.mean((0, 1)) / 2
+        influence = kernel.mean(1) - 2 * values
+        influence -= np.outer((z[0][:, v] ** 2 + z[1][:, v] ** 2) / 2 - 1, values)
+        ratios.append(result.group_standard_errors[v] / (influence.std(0, ddof=1) / np.sqrt(n)))
+    # With many outputs, what partners do by trapezoids comes from some of the samples.
+    np.testing.assert_allclose(ratios, 1, atol=0.03 if n_outputs == 2 else 0.1)
+
+
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("n_outputs", [3, 9])
 def test_probe_is_the_map_on_some_components(rng, monkeypatch, held, n_outputs):
@@ -419,7 +514,7 @@ def test_killed_and_resumed_is_as_if_never_stopped(rng, monkeypatch, tmp_path, h
         monkeypatch.setattr(estimate, "HELD_BYTES", 0)
         monkeypatch.setattr(estimate, "BLOCK_BYTES", 0)
     monkeypatch.setattr(estimate, "SECONDS_BETWEEN_SAVES", 0)
-    options = dict(tolerance=1e-9, max_gradients=40)
+    options = dict(tolerance=1e-9, max_gradients=40, groups={"g": [1, 2, 5]})
     whole = integrated_gradient_correlation(model, x, y, **options)
     path, save, saves = tmp_path / "sums.npz", estimate.save_state, []
 
@@ -437,6 +532,7 @@ def test_killed_and_resumed_is_as_if_never_stopped(rng, monkeypatch, tmp_path, h
     assert resumed.n_gradients == whole.n_gradients
     np.testing.assert_array_equal(resumed.attributions, whole.attributions)
     np.testing.assert_array_equal(resumed.standard_errors, whole.standard_errors)
+    np.testing.assert_array_equal(resumed.group_standard_errors, whole.group_standard_errors)
     np.testing.assert_array_equal(resumed.numerical_error, whole.numerical_error)
 
 

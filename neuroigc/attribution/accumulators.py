@@ -81,16 +81,38 @@ class GroupMoments:
         weights = influence.to(values.dtype)
         self.by_influence = self.by_influence + torch.einsum("gv,gvl->vl", weights, values).double()
 
-    def finish(self, sums: Sums, weight: float, rows: slice, n_rows: int) -> None:
-        """Add the centred moments of all groups to rows of the sums."""
+    def finish(
+        self,
+        sums: Sums,
+        weight: float,
+        rows: slice,
+        n_rows: int,
+        noise: Tensor | None = None,
+        prefix: str = "",
+    ) -> None:
+        """Add the centred moments of all groups to rows of the sums.
+
+        Parameters
+        ----------
+        sums : Sums
+        weight : float
+        rows : slice
+        n_rows : int
+        noise : Tensor of shape (n_outputs, n_columns), optional
+            What the draw of pairs and points adds to the squares.
+        prefix : str
+            Of the names of the sums.
+        """
         n_groups, mean = len(self.sizes), self.total / self.sizes.sum()
         factor = weight * n_groups / max(n_groups - 1, 1)
         spread = self.squares - 2 * mean * self.by_size + mean**2 * (self.sizes**2).sum()
         lever = (self.sizes[:, None] * self.influence).sum(0)[:, None]
         by_influence = self.by_influence - mean * lever
-        sums.add("spread", factor * spread, rows, n_rows)
-        sums.add("spread_influence", factor * by_influence, rows, n_rows)
-        sums.add("influence", factor * (self.influence**2).sum(0), rows, n_rows)
+        if noise is not None:
+            sums.add(f"{prefix}noise", factor * noise, rows, n_rows)
+        sums.add(f"{prefix}spread", factor * spread, rows, n_rows)
+        sums.add(f"{prefix}spread_influence", factor * by_influence, rows, n_rows)
+        sums.add(f"{prefix}influence", factor * (self.influence**2).sum(0), rows, n_rows)
 
 
 def group_sums(values: Tensor, group_of: Tensor, n_groups: int) -> Tensor:

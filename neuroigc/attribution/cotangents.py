@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import Sums
-from neuroigc.attribution.engine import Engine, Settings
+from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, GroupDeviations, Settings
 from neuroigc.attribution.factorisation import DenseStem
 from neuroigc.attribution.pairs import Block
 from neuroigc.attribution.problem import Problem
@@ -29,6 +29,8 @@ N_MOMENT_SAMPLES = 128
 class CotangentEngine(Engine):
     """Regime of few outputs: one backward pass per output and point."""
 
+    knows_samples = True
+
     def __init__(self, problem: Problem, settings: Settings) -> None:
         super().__init__(problem, settings)
         self.pull_to_probe = problem.factors.stem.pull_to(self.probe_members)
@@ -36,7 +38,8 @@ class CotangentEngine(Engine):
     @property
     def bytes_per_sample(self) -> int:
         """Return the memory that one sample takes: gradients, and cotangents in float64."""
-        return 32 * self.problem.n_outputs * self.problem.factors.stem.n_hidden
+        kept = KEPT_ROUNDS if self.problem.columns.n_groups else 0
+        return (32 + 8 * kept) * self.n_kept_numbers
 
     def open(self, block: Block) -> BlockState:
         """Take the gradients at the samples, behind the stem."""
@@ -59,11 +62,15 @@ class CotangentEngine(Engine):
         first, second, weight = self.draw(state)
         weights = (state.targets[first] - state.targets[second]) * weight
         residual = torch.zeros_like(state.slopes)
+        deviations = torch.zeros_like(state.slopes[: state.n_samples])
         for part, points in self.paths(state, first, second, shift):
             slopes = self.differentiate(points, state.block.stratum, latent=False)
             on_path = slopes.reshape(self.settings.n_points, -1, *slopes.shape[1:]).mean(0)
             on_path -= (state.slopes[first[part]] + state.slopes[second[part]]) / 2
             residual[first[part]] = on_path * weights[part, :, None]
+            deviations[first[part]] = on_path * weight
+        if state.n_rounds < self.n_kept_rounds:
+            state.pairs.append(deviations)
         at_ends = residual[first]
         residual.index_add_(0, second.to(residual.device), at_ends, alpha=-1)
         self.record(state, residual, self._probe(state, residual))
@@ -107,6 +114,43 @@ class CotangentEngine(Engine):
                 rows = slice(part.start + state.n_samples, part.stop + state.n_samples)
                 maps = self._cotangent_maps(state, rows, self.rows(state, rows), slice(None)).sum(0)
                 sums.add("map", state.n_rounds * self.problem.columns.reduce(maps))
+
+    @property
+    def n_kept_numbers(self) -> int:
+        """Return how many numbers are kept of a pair."""
+        return self.problem.n_outputs * self.problem.factors.stem.n_hidden
+
+    def group_deviations(self, state: BlockState) -> Iterator[GroupDeviations]:
+        """Yield gradients times what a group's inputs add to the stem's output."""
+        problem, stem, n = self.problem, self.problem.factors.stem, state.n_samples
+        stratum, members = state.block.stratum, problem.columns.groups
+        seconds = [self.draw(state, k)[1] for k in range(len(state.pairs))]
+        weighted = torch.einsum("nv,nvh->vh", state.targets[:n], state.slopes[:n]) / n
+        offset = (problem.mean[stratum] - problem.centre[stratum])[None]
+        # Inputs are read once for several groups.
+        step = max(1, 4 * CHUNK_NUMBERS // (len(state.hidden) * stem.n_hidden))
+        for start in range(0, len(members), step):
+            some = members[start : start + step]
+            added = state.hidden.new_empty(len(some), len(state.hidden), stem.n_hidden)
+            for part in self.row_chunks(len(state.hidden)):
+                x = self.rows(state, part)
+                for g, group in enumerate(some):
+                    added[g, part] = stem.push_from(group, x)
+            for g, (group, z) in enumerate(zip(some, added, strict=True)):
+                # Samples' influence by trapezoids, as `contract` has it for components.
+                product = torch.einsum("nvh,nh->nv", state.slopes[:n], z[:n])
+                own = product + z[:n] @ state.mean_slope.T
+                mean = product.mean(0) + (stem.push_from(group, offset) @ state.mean_slope.T)[0]
+                known = state.targets[:n] * (own - mean) / 2
+                if problem.bank is None:
+                    cross = stem.push_from(group, problem.cross[stratum])
+                    known -= z[:n] @ weighted.T / 2
+                    known += torch.einsum("nvh,vh->nv", state.slopes[:n], cross) / 2
+                pairs = [
+                    torch.einsum("nvh,nh->nv", values, z[:n] - z[second])
+                    for values, second in zip(state.pairs, seconds, strict=True)
+                ]
+                yield GroupDeviations(start + g, slice(0, problem.n_outputs), known, pairs)
 
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
         """Pull gradients back through the stem."""

@@ -27,6 +27,8 @@ __all__ = ["Engine", "Settings"]
 
 # Cycles through all pairs from which a numerical error can be told.
 CYCLES_FOR_SPREAD = 3
+# Rounds whose pairs are kept one by one for groups' errors; at most, where they take few bytes.
+KEPT_ROUNDS, MOST_KEPT_ROUNDS, KEPT_BYTES = 8, 256, 2**26
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,27 @@ class Settings:
     n_sample_groups: int = 128
 
 
+@dataclass(frozen=True)
+class GroupDeviations:
+    """What paths deviate from their trapezoids, summed over one group of components.
+
+    Attributes
+    ----------
+    group : int
+    outputs : slice
+    known : Tensor of shape (n_samples, n_outputs)
+        To be added to what is known without the pairs: samples' influence by trapezoids alone,
+        or, where that was summed with the map, minus the deviations as the map credits them.
+    pairs : list of Tensors of shape (n_samples, n_outputs)
+        Of the pairs of each kept round, times the pairs' weight, but not the targets.
+    """
+
+    group: int
+    outputs: slice
+    known: Tensor
+    pairs: list[Tensor]
+
+
 class Engine(ABC):
     """One regime of the estimator.
 
@@ -64,6 +87,8 @@ class Engine(ABC):
 
     #: Whether a block's inputs are kept in memory, and rounds of pairs to begin with.
     keeps_inputs = False
+    #: Whether `group_deviations` knows the influence of each sample, not of random groups alone.
+    knows_samples = False
     first_rounds = 4
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
@@ -80,6 +105,11 @@ class Engine(ABC):
     @abstractmethod
     def bytes_per_sample(self) -> int:
         """Return the memory that one sample of a block takes while it is worked on."""
+
+    @property
+    @abstractmethod
+    def n_kept_numbers(self) -> int:
+        """Return how many numbers are kept of a pair."""
 
     @abstractmethod
     def open(self, block: Block) -> BlockState:
@@ -117,6 +147,10 @@ class Engine(ABC):
     @abstractmethod
     def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
         """Return E[x g] at the input, (n_outputs, n_inputs)."""
+
+    @abstractmethod
+    def group_deviations(self, state: BlockState) -> Iterator[GroupDeviations]:
+        """Yield what the kept pairs deviate, by group of components and slice of outputs."""
 
     def start(self, block: Block, slopes: Callable[[Tensor], Tensor], width: int) -> BlockState:
         """Return the state of a block before its first round, its probe still empty."""
@@ -185,13 +219,17 @@ class Engine(ABC):
         function = factors.latents if latent else factors.outputs
         return gradients(lambda hidden: function(hidden, conditions), points, after)
 
-    def draw(self, state: BlockState) -> tuple[Tensor, Tensor, float]:
-        """Draw a block's next pairs: rows of path ends, rows of baselines, and their weight."""
+    def draw(self, state: BlockState, number: int | None = None) -> tuple[Tensor, Tensor, float]:
+        """Draw a block's next pairs: rows of path ends, rows of baselines, and their weight.
+
+        With a ``number``, draw those of an earlier round again.
+        """
         seed, bank, n = self.settings.seed, self.problem.bank, state.n_samples
+        number = state.n_rounds if number is None else number
         if bank is None:
-            pairs = draw_pairs(state.block, state.n_rounds, seed=seed)
+            pairs = draw_pairs(state.block, number, seed=seed)
         else:
-            pairs = draw_bank_pairs(state.block, len(bank), state.n_rounds, seed=seed)
+            pairs = draw_bank_pairs(state.block, len(bank), number, seed=seed)
         second = torch.from_numpy(pairs.second) + (0 if bank is None else n)
         # Pairs of samples are compared in both directions, which count half each.
         weight = pairs.weight / 2 if bank is None else pairs.weight
@@ -219,6 +257,95 @@ class Engine(ABC):
         if state.n_rounds % self.cycle_length(state.block) == 0:
             whole = state.rounds.total - state.cycles.total
             state.cycles.add(whole)
+
+    @property
+    def n_kept_rounds(self) -> int:
+        """Return of how many rounds the pairs are kept one by one."""
+        if not self.problem.columns.n_groups:
+            return 0
+        most = KEPT_BYTES // (8 * self.n_kept_numbers * self.problem.n_samples)
+        return max(KEPT_ROUNDS, min(most, MOST_KEPT_ROUNDS))
+
+    def group_influences(
+        self, state: BlockState, group_of: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return samples' influence on groups of components, each pair counted in full.
+
+        The map credits the deviation of a pair from its trapezoid to two samples, in shares
+        that only add up to it. The influence of a sample on the U-statistic is its mean over
+        partners of the whole value of the pair (Hoeffding); on a mean over a bank of baselines,
+        it is its own attribution less the mean one. Both come here from the kept rounds, in two
+        halves, whose difference tells what the draw of pairs and points adds to the spread.
+
+        Parameters
+        ----------
+        state : BlockState
+        group_of : Tensor of shape (n_samples,)
+            Random group of each sample.
+        values : Tensor of shape (n_groups, n_outputs, n_component_groups)
+            Summed influence as far as known: none where `group_deviations` knows each sample's
+            by trapezoids, else with deviations as the map credits them.
+
+        Returns
+        -------
+        values : Tensor of the same shape
+        noise : Tensor of shape (n_outputs, n_component_groups)
+            What of the sum of squared values is noise.
+        """
+        paired, n, n_groups = self.problem.bank is None, state.n_samples, len(values)
+        cycle = self.cycle_length(state.block)
+        n_kept = len(state.pairs)
+        if n_kept >= 2 * cycle:
+            # Either half has all pairs, each as often: what differs is the points on the paths.
+            n_kept -= n_kept % (2 * cycle)
+            half_of, left = [2 * k // n_kept for k in range(n_kept)], 1.0
+        else:
+            n_kept -= n_kept % 2 if n_kept > 1 else 0
+            # Once all pairs were drawn there is nothing random in which were.
+            half_of, left = [k % 2 for k in range(n_kept)], max(0.0, 1 - n_kept / cycle)
+        n_halves = min(n_kept, 2)
+        noise = torch.zeros_like(values[0])
+        seconds = [self.draw(state, k)[1].to(group_of.device) for k in range(n_kept)]
+        sizes = torch.bincount(group_of, minlength=n_groups).to(values.dtype)[:, None] / n
+        for deviations in self.group_deviations(state):
+            outputs, column = deviations.outputs, deviations.group
+            targets = state.targets[:n, outputs]
+            halves = values.new_zeros(n_halves, n_groups, targets.shape[1])
+            for k, second in enumerate(seconds):
+                half, pairs = halves[half_of[k]], deviations.pairs[k] * (n_halves / n_kept)
+                if paired:
+                    pairs = pairs * (targets - targets[second])
+                    half.index_add_(0, group_of[second], pairs)
+                else:
+                    pairs = (pairs - pairs.mean(0)) * targets
+                half.index_add_(0, group_of, pairs)
+            known = group_sums(deviations.known, group_of, n_groups)
+            values[:, outputs, column] += halves.mean(0) + known
+            if n_halves == 2:
+                doubt = (halves[0] - halves[1]) / 2
+                doubt = doubt - sizes * doubt.sum(0)
+                noise[outputs, column] = left * (doubt**2).sum(0)
+        return values, noise
+
+    def _contract_groups(
+        self, state: BlockState, sums: Sums, group_of: Tensor, values: Tensor
+    ) -> None:
+        """Add a block's part of the sampling variance of groups of components."""
+        problem, n = self.problem, state.n_samples
+        influence = problem.influence[torch.from_numpy(state.block.samples)]
+        if self.knows_samples:
+            group_of = torch.arange(n, device=group_of.device)
+            values = values.new_zeros(n, *values.shape[1:])
+        n_groups = len(values)
+        values, noise = self.group_influences(state, group_of, values)
+        sizes = torch.bincount(group_of, minlength=n_groups)
+        influence = group_sums(influence, group_of, n_groups)
+        for outputs in self.output_slices:
+            moments = GroupMoments(sizes, influence[:, outputs])
+            moments.add(slice(0, n_groups), values[:, outputs])
+            moments.finish(
+                sums, state.n_rounds, outputs, problem.n_outputs, noise[outputs], "group_"
+            )
 
     def cycle_length(self, block: Block) -> int:
         """Return after how many rounds all pairs of a block have been drawn."""
@@ -281,6 +408,8 @@ class Engine(ABC):
         targets = group_sums(state.targets[:n], group_of, n_groups)
         moments = [GroupMoments(sizes, influence[:, v]) for v in self.output_slices]
         means = [self._means(state, outputs) for outputs in self.output_slices]
+        n_components = problem.columns.n_components
+        on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
         n_maps = max(self.output_slices[0].stop, int(sizes.max()) * state.slopes.shape[1])
         step = max(1, CHUNK_NUMBERS // (n_maps * problem.samples.n_inputs))
         for g in range(0, n_groups, step):
@@ -302,12 +431,16 @@ class Engine(ABC):
                     further -= x_sums[:, None] * weighted / 2
                     cross = problem.cross[state.block.stratum, outputs]
                     further += cross * self.pull(slopes, outputs) / 2
-                moments[s].add(index, values + problem.columns.reduce(further))
+                influences = values + problem.columns.reduce(further)
+                on_groups[index, outputs] = influences[..., n_components:].to(on_groups.dtype)
+                moments[s].add(index, influences[..., :n_components])
         for s, outputs in enumerate(self.output_slices):
             moments[s].finish(sums, k, outputs, problem.n_outputs)
             if self.is_partial(state.block):
                 excess = problem.columns.reduce(self.excess(state, outputs))
                 sums.add("map", -k * excess, outputs, problem.n_outputs)
+        if problem.columns.n_groups:
+            self._contract_groups(state, sums, group_of, on_groups)
 
     def _means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor]:
         """Return a block's mean attribution, and E[c g], by trapezoids.

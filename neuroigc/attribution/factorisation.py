@@ -43,6 +43,13 @@ class IdentityStem:
         """Return the map of gradients (..., n_hidden) to those of some input components alone."""
         return lambda gradients: self.pull(gradients)[..., components]
 
+    def push_from(self, components: Tensor, inputs: Tensor) -> Tensor:
+        """Return what some input components alone, of (n, n_inputs), add to (n, n_hidden)."""
+        alone = torch.zeros_like(inputs)
+        alone[:, components] = inputs[:, components]
+        with torch.no_grad():
+            return self(alone) - self(torch.zeros_like(inputs[:1]))
+
 
 class DenseStem(IdentityStem):
     """A stem that is one matrix: inputs (n, n_inputs) to ``inputs @ weight.T + bias``."""
@@ -65,6 +72,10 @@ class DenseStem(IdentityStem):
         """Return the multiplication by some columns of the matrix."""
         columns = self.weight[:, components]
         return lambda gradients: gradients @ columns
+
+    def push_from(self, components: Tensor, inputs: Tensor) -> Tensor:
+        """Multiply by some columns of the matrix."""
+        return inputs[:, components] @ self.weight[:, components].T
 
 
 class ModuleStem(IdentityStem):

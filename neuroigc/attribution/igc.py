@@ -40,6 +40,9 @@ __all__ = ["integrated_gradient_correlation"]
 
 # Gradients per sample at which to stop, met tolerance or not: the paper's 32 baselines x 32 steps.
 MAX_GRADIENTS = 1024
+# The most of a variance over samples that is taken for noise of the pairs drawn, lest a poor
+# estimate of the noise take everything.
+MOST_NOISE = 0.5
 
 
 def integrated_gradient_correlation(
@@ -226,21 +229,26 @@ def _identity(model: nn.Module, problem: Problem, settings: dict[str, Any]) -> s
     samples = problem.samples
     ends = samples.rows(slice(0, 4)), samples.rows(slice(len(samples) - 4, len(samples)))
     tensors = (*model.state_dict().values(), problem.targets, *ends)
-    return fingerprint(settings, *(tensor.cpu().numpy() for tensor in tensors))
+    # The number tells apart states that hold other sums.
+    return fingerprint({**settings, "state": 2}, *(tensor.cpu().numpy() for tensor in tensors))
 
 
 def _result(problem: Problem, estimate: Estimate, settings: dict[str, Any]) -> IGCResult:
     """Divide covariances by standard deviations, and put everything in its place."""
     n, columns, scale = problem.n_samples, problem.columns, problem.scale[:, None]
     covariance, sums, rounds = estimate.covariance, estimate.sums, estimate.n_rounds
-    variance = (
-        sums["spread"]
-        - 2 * covariance * sums["spread_influence"]
-        + covariance**2 * sums["influence"][:, None]
-    ) / rounds
+    n_components, parts = columns.n_components, []
+    kinds = [("", covariance[:, :n_components]), ("group_", covariance[:, n_components:])]
+    for kind, part in kinds if columns.n_groups else kinds[:1]:
+        variance = sums[f"{kind}spread"] - 2 * part * sums[f"{kind}spread_influence"]
+        variance += part**2 * sums[f"{kind}influence"][:, None]
+        if f"{kind}noise" in sums:
+            variance -= torch.minimum(sums[f"{kind}noise"], MOST_NOISE * variance.clamp(min=0))
+        parts.append(variance)
+    variance = torch.cat(parts, 1) / rounds
     errors = variance.clamp(min=0).sqrt() / n / scale
     values = covariance / scale
-    n_components, shape = columns.n_components, (problem.n_outputs, *columns.shape)
+    shape = (problem.n_outputs, *columns.shape)
 
     def numpy(tensor: Tensor) -> Any:
         return tensor.to(problem.samples.dtype).cpu().numpy()

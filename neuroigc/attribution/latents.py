@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from neuroigc.attribution.engine import Engine
+from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, GroupDeviations
 from neuroigc.attribution.pairs import Block
 from neuroigc.attribution.samples import CHUNK_NUMBERS
 from neuroigc.attribution.state import BlockState
@@ -41,6 +41,7 @@ class LatentEngine(Engine):
     def bytes_per_sample(self) -> int:
         """Return the memory that one sample takes: its latents' maps."""
         numbers = self.problem.samples.n_inputs + 3 * self.problem.columns.n_columns
+        numbers += KEPT_ROUNDS * self.problem.columns.n_groups
         return 8 * self.head.shape[1] * numbers
 
     def rows_at_once(self) -> int:
@@ -115,11 +116,36 @@ class LatentEngine(Engine):
             maps -= (state.slopes[i] + state.slopes[j]) / 2
             maps *= (inputs[i] - inputs[j])[:, None] * weight
             residual[i] = self._columns(maps)
+        if state.n_rounds < self.n_kept_rounds:
+            groups = slice(self.problem.columns.n_components, -1)
+            state.pairs.append(residual[: state.n_samples, :, groups].clone())
         if self.problem.bank is None:
             # What a pair gives to one sample, it takes from the other.
             residual.index_add_(0, second.to(residual.device), residual.clone(), alpha=-1)
         everyone = slice(0, state.n_samples)
         self.record(state, residual, self._probe(state, residual[everyone], everyone))
+
+    @property
+    def n_kept_numbers(self) -> int:
+        """Return how many numbers are kept of a pair."""
+        return self.head.shape[1] * self.problem.columns.n_groups
+
+    def group_deviations(self, state: BlockState) -> Iterator[GroupDeviations]:
+        """Yield what the kept pairs deviate: latents' attributions to groups, by the head."""
+        n, n_outputs = state.n_samples, self.problem.n_outputs
+        width = max(1, CHUNK_NUMBERS // n)
+        for group in range(self.problem.columns.n_groups):
+            column = self.problem.columns.n_components + group
+            own = (state.residual[:n, :, column] / state.n_rounds).to(state.slopes.dtype)
+            for first in range(0, n_outputs, width):
+                outputs = slice(first, min(first + width, n_outputs))
+                head = self.head[outputs].T
+                yield GroupDeviations(
+                    group,
+                    outputs,
+                    -(own @ head) * state.targets[:n, outputs],
+                    [values[:, :, group] @ head for values in state.pairs],
+                )
 
     def products(
         self, state: BlockState, part: slice, x: Tensor, membership: Tensor

@@ -106,7 +106,11 @@ class IGCResult(_Result):
         and target. Sums to ``correlation``, but for ``completeness_gap``.
     standard_errors : array of the same shape
         From the finite number of samples; shrink only with more data. Taken from the spread over
-        up to 128 random groups of the samples.
+        up to 128 random groups of the samples, so with a scatter of their own of 6 % or more (10 %
+        if there are many outputs). Approximate where paths deviate from the trapezoid of their
+        ends, that is, for strongly nonlinear models: what a component's value owes to a sample as
+        the partner or baseline of others is then known by trapezoids alone, and errors may come
+        out too small or too large. For the error of a component that matters, name it in a group.
     correlation : array of shape (n_outputs,)
         Pearson correlation of prediction and target; within conditions (or ``within`` labels)
         if there are several.
@@ -116,7 +120,15 @@ class IGCResult(_Result):
         Estimated error of the map from the finite number of pairs and points, relative to the
         map's norm; shrinks with more gradients.
     group_values, group_standard_errors : arrays of shape (n_outputs, n_groups), or None
-        Plain sums over the members of each group, in the order of ``settings["groups"]``.
+        Plain sums over the members of each group, in the order of ``settings["groups"]``. Their
+        standard errors count every pair drawn in full for both its samples, so that a group of
+        all components has the standard error of ``correlation``. What the finite number of pairs
+        and points adds to them is estimated and taken off, but for half of the variance at most
+        and not once all pairs were drawn less than twice: at few gradients errors scatter, and
+        are rather too large. With many outputs they come from up to 48 random groups of the
+        samples and scatter by another 10 %. Baselines count as given: that those of
+        `MeanBaseline` and `SampledBaseline` are taken from the samples is left out (a group of
+        all components does not depend on it).
     n_samples : int
     n_gradients : int
         Gradients taken per sample (and output, or latent).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,10 @@ class BlockState:
     rounds, cycles : Spread
         The deviations' part on the probed components, and its spread: over rounds, and over
         cycles of rounds in which every pair came once.
+    pairs : list of Tensors of shape (n_samples, n_values, any)
+        The deviations of the pairs of the first rounds one by one, from which groups' standard
+        errors tell what a sample does as another one's partner: gradients behind the stem, or
+        latents' attributions to groups. Not yet weighted by the targets.
     n_rounds : int
     """
 
@@ -83,6 +87,7 @@ class BlockState:
     probe: Tensor
     rounds: Spread
     cycles: Spread
+    pairs: list[Tensor] = field(default_factory=list)
     n_rounds: int = 0
 
     @property
@@ -97,6 +102,7 @@ class BlockState:
             arrays[f"{name}_total"] = spread.total.cpu().numpy()
             arrays[f"{name}_squares"] = spread.squares.cpu().numpy()
             arrays[f"{name}_n"] = np.array(spread.n)
+        arrays |= {f"pairs{k}": values.cpu().numpy() for k, values in enumerate(self.pairs)}
         return arrays
 
     def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -107,3 +113,5 @@ class BlockState:
             spread.total = torch.from_numpy(arrays[f"{name}_total"]).to(spread.total)
             spread.squares = torch.from_numpy(arrays[f"{name}_squares"]).to(spread.squares)
             spread.n = int(arrays[f"{name}_n"])
+        n_kept = sum(name.startswith("pairs") for name in arrays)
+        self.pairs = [torch.from_numpy(arrays[f"pairs{k}"]).to(self.slopes) for k in range(n_kept)]
