@@ -1,4 +1,4 @@
-"""Additive float64 sums: the whole state of an estimate, to be saved, resumed and merged."""
+"""Additive float64 sums: the whole state of an estimate, to be saved and resumed."""
 
 from __future__ import annotations
 
@@ -32,11 +32,6 @@ class Sums:
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
-
-    def merge(self, other: Sums) -> None:
-        """Add the sums of another part of the work."""
-        for name, value in other.values.items():
-            self.add(name, value)
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return the sums as arrays that can be saved."""
