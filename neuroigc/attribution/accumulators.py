@@ -19,13 +19,22 @@ class Sums:
         self.values: dict[str, Tensor] = {}
 
     def add(
-        self, name: str, value: Tensor, rows: slice | None = None, n_rows: int | None = None
+        self,
+        name: str,
+        value: Tensor,
+        rows: slice | Tensor | None = None,
+        n_rows: int | None = None,
     ) -> None:
         """Add to one sum, or to some of its ``n_rows`` rows."""
         if name not in self.values:
             length = value.shape[:1] if n_rows is None else (n_rows,)
             self.values[name] = value.new_zeros(*length, *value.shape[1:], dtype=torch.float64)
         self.values[name][slice(None) if rows is None else rows] += value
+
+    def merge(self, other: Sums) -> None:
+        """Add the sums of another part of the samples."""
+        for name, value in other.values.items():
+            self.add(name, value)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.values[name]

@@ -98,12 +98,18 @@ def check_baseline(baseline: object) -> Baseline:
     )
 
 
-def baseline_bank(baseline: Baseline, samples: Samples, seed: int) -> Tensor | None:
-    """Return the baselines (n_baselines, n_inputs), or None where they are paired samples."""
+def baseline_bank(
+    baseline: Baseline, samples: Samples, seed: int, keys: NDArray[np.integer] | None = None
+) -> Tensor | None:
+    """Return the baselines (n_baselines, n_inputs), or None where they are paired samples.
+
+    Which samples are drawn depends on their keys, or on their numbers if there are none.
+    """
     if isinstance(baseline, PairedBaseline):
         return None
     if isinstance(baseline, SampledBaseline):
-        return samples.rows(_sampled_indices(baseline, len(samples), seed))
+        keys = np.arange(len(samples)) if keys is None else keys
+        return samples.rows(_sampled_indices(baseline, keys, seed))
     if isinstance(baseline, GivenBaseline):
         given = Samples(_given_array(baseline, samples.shape), samples.device, samples.dtype)
         return given.rows(slice(None))
@@ -114,16 +120,17 @@ def baseline_bank(baseline: Baseline, samples: Samples, seed: int) -> Tensor | N
     return zero.to(samples.dtype)
 
 
-def _sampled_indices(baseline: SampledBaseline, n_samples: int, seed: int) -> NDArray[np.int64]:
-    """Return which samples are the baselines, in ascending order."""
-    if baseline.n > n_samples:
+def _sampled_indices(
+    baseline: SampledBaseline, keys: NDArray[np.integer], seed: int
+) -> NDArray[np.int64]:
+    """Return which samples are the baselines."""
+    if baseline.n > len(keys):
         raise InputError(
             "baseline",
-            expected=f"at most as many baselines as there are samples ({n_samples})",
+            expected=f"at most as many baselines as there are samples ({len(keys)})",
             got=f"SampledBaseline({baseline.n})",
         )
-    keys = uniform(seed, BANK, (), np.arange(n_samples))
-    chosen: NDArray[np.int64] = np.sort(np.argsort(keys)[: baseline.n])
+    chosen: NDArray[np.int64] = np.argsort(uniform(seed, BANK, (), keys))[: baseline.n]
     return chosen
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import Sums
-from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, GroupDeviations, Settings
+from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, Settings
 from neuroigc.attribution.factorisation import DenseStem
+from neuroigc.attribution.influences import GroupDeviations
 from neuroigc.attribution.pairs import Block
 from neuroigc.attribution.problem import Problem
-from neuroigc.attribution.samples import CHUNK_NUMBERS
 from neuroigc.attribution.state import BlockState
 
 __all__ = ["CotangentEngine"]
@@ -59,20 +59,20 @@ class CotangentEngine(Engine):
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the cotangents."""
-        first, second, weight = self.draw(state)
-        weights = (state.targets[first] - state.targets[second]) * weight
+        n, (second, weight) = state.n_samples, self.draw(state)
+        weights = (state.targets[:n] - state.targets[second]) * weight
         residual = torch.zeros_like(state.slopes)
-        deviations = torch.zeros_like(state.slopes[: state.n_samples])
-        for part, points in self.paths(state, first, second, shift):
-            slopes = self.differentiate(points, state.block.stratum, latent=False)
-            on_path = slopes.reshape(self.settings.n_points, -1, *slopes.shape[1:]).mean(0)
-            on_path -= (state.slopes[first[part]] + state.slopes[second[part]]) / 2
-            residual[first[part]] = on_path * weights[part, :, None]
-            deviations[first[part]] = on_path * weight
+        deviations = torch.empty_like(state.slopes[:n])
+
+        def slopes(points: Tensor) -> Tensor:
+            return self.differentiate(points, state.block.stratum, latent=False)
+
+        for part, on_path in self.deviations(state, second, shift, slopes):
+            torch.mul(on_path, weights[part, :, None], out=residual[part])
+            torch.mul(on_path, weight, out=deviations[part])
         if state.n_rounds < self.n_kept_rounds:
             state.pairs.append(deviations)
-        at_ends = residual[first]
-        residual.index_add_(0, second.to(residual.device), at_ends, alpha=-1)
+        residual.index_add_(0, second, residual[:n].clone(), alpha=-1)
         self.record(state, residual, self._probe(state, residual))
 
     def _probe(self, state: BlockState, cotangents: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class CotangentEngine(Engine):
         total = torch.einsum("nh,nvh->v", state.hidden - origin, cotangents)
         probed = state.probe_inputs.new_zeros(len(total), len(self.probe_members))
         width = len(self.probe_members) if isinstance(stem, DenseStem) else stem.n_inputs
-        step = max(1, CHUNK_NUMBERS // (len(total) * width))
+        step = max(1, self.chunk_numbers // (len(total) * width))
         for start in range(0, len(cotangents), step):
             part = slice(start, start + step)
             pulled = self.pull_to_probe(cotangents[part])
@@ -124,11 +124,11 @@ class CotangentEngine(Engine):
         """Yield gradients times what a group's inputs add to the stem's output."""
         problem, stem, n = self.problem, self.problem.factors.stem, state.n_samples
         stratum, members = state.block.stratum, problem.columns.groups
-        seconds = [self.draw(state, k)[1] for k in range(len(state.pairs))]
+        seconds = [self.draw(state, k)[0] for k in range(len(state.pairs))]
         weighted = torch.einsum("nv,nvh->vh", state.targets[:n], state.slopes[:n]) / n
         offset = (problem.mean[stratum] - problem.centre[stratum])[None]
         # Inputs are read once for several groups.
-        step = max(1, 4 * CHUNK_NUMBERS // (len(state.hidden) * stem.n_hidden))
+        step = max(1, 4 * self.chunk_numbers // (len(state.hidden) * stem.n_hidden))
         for start in range(0, len(members), step):
             some = members[start : start + step]
             added = state.hidden.new_empty(len(some), len(state.hidden), stem.n_hidden)
@@ -150,7 +150,8 @@ class CotangentEngine(Engine):
                     torch.einsum("nvh,nh->nv", values, z[:n] - z[second])
                     for values, second in zip(state.pairs, seconds, strict=True)
                 ]
-                yield GroupDeviations(start + g, slice(0, problem.n_outputs), known, pairs)
+                every = slice(0, problem.n_outputs)
+                yield GroupDeviations(start + g, every, known, pairs, own / 2)
 
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
         """Pull gradients back through the stem."""

@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc._progress import track
+from neuroigc._validation import InputError
 from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.checkpoint import load_state, save_state
 from neuroigc.attribution.engine import Engine
 from neuroigc.attribution.pairs import Block, draw_blocks
 from neuroigc.attribution.state import BlockState
+from neuroigc.attribution.team import Team
 
-__all__ = ["Estimate", "Estimator"]
+__all__ = ["Estimate", "Estimator", "numerical_errors"]
 
-# Bytes of per-sample state that may be kept between rounds; beyond, samples come in blocks.
-HELD_BYTES = 2**29
-BLOCK_BYTES = 2**28
-SMALLEST_BLOCK, LARGEST_BLOCK = 16, 4096
+# Bytes of the samples' state up to which it is kept between rounds. Which pairs are drawn depends
+# on it and on the size of blocks, so neither depends on the memory that may be used.
+HELD_BYTES = 2**26
+BLOCK_BYTES = 2**27
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 # The completeness gap wanted is this share of the tolerance: 0.01 at the default of 0.05.
 GAP_SHARE = 0.2
 # Up to so many outputs, each has to meet the tolerance; of more, the median one.
@@ -39,28 +42,24 @@ class Estimate:
 
     Attributes
     ----------
-    covariance : Tensor of shape (n_outputs, n_columns)
-        Mean over samples; divided by both standard deviations it is IGC.
     sums : Sums
+        Over rounds and samples; of this shard's samples alone if there are shards.
     n_rounds : int
     n_gradients : int
         Per sample.
-    numerical_error : Tensor of shape (n_outputs,)
-        Relative to the norm of the map.
-    is_accurate : bool
-        Whether error and completeness gap are as small as was wanted.
     """
 
-    covariance: Tensor
     sums: Sums
     n_rounds: int
     n_gradients: int
-    numerical_error: Tensor
-    is_accurate: bool
 
 
 class Estimator:
     """Runs an engine over blocks of samples, round after round.
+
+    Samples are cut into blocks in a random order, a sweep. Pairs are drawn within blocks; once
+    all pairs of the blocks were drawn, or where the state of all blocks is too much to keep,
+    another sweep cuts the samples anew. All this depends on the samples and the seed alone.
 
     Parameters
     ----------
@@ -72,6 +71,9 @@ class Estimator:
     identity : str
         Digest of the analysis, to tell its checkpoint from others.
     progress : bool
+    team : Team
+        Shares the blocks. Members that do not talk cannot tell the error of the whole; they take
+        all gradients allowed.
     """
 
     def __init__(
@@ -83,60 +85,54 @@ class Estimator:
         checkpoint: Path | None,
         identity: str,
         progress: bool,
+        team: Team = Team(),  # noqa: B008 - immutable
     ) -> None:
         self.engine, self.tolerance, self.max_gradients = engine, tolerance, max_gradients
         self.checkpoint, self.identity, self.progress = checkpoint, identity, progress
+        self.team = team
         problem, per_sample = engine.problem, engine.bytes_per_sample
         self.holds = problem.n_samples * per_sample <= HELD_BYTES
-        bounded = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // per_sample))
-        self.largest_block = None if self.holds else bounded
+        self.largest_block = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // per_sample))
         self.held: dict[int, BlockState] = {}
         self.sums = Sums()
         self.n_rounds = 0
-        self.n_sweeps = 0
-        # Where a sweep stands: its last round, and the block that comes next.
-        self.sweep_end = 0
-        self.next_block = 0
+        # Of the sweep at hand: its number, its first round, the round to reach, the next block.
+        self.sweep, self.sweep_start, self.sweep_end, self.next_block = 0, 0, 0, 0
         self._saved_at = time.monotonic()
 
     def run(self) -> Estimate:
         """Add rounds until both errors are small enough, or the gradients spent."""
         self._resume()
-        while self.next_block or (wanted := self._rounds_wanted()):
-            if not self.next_block:
+        # After an interruption, a step that was begun comes first.
+        while self.n_rounds < self.sweep_end or (wanted := self._rounds_wanted()):
+            if self.n_rounds == self.sweep_end:
                 self.sweep_end = self.n_rounds + wanted
-            self._sweep()
-        sums = self.sums
-        if self.holds:
-            sums = Sums()
-            for index in sorted(self.held):
-                self.engine.fold(self.held[index], sums)
-                self.engine.contract(self.held.pop(index), sums)
-        errors, gaps = self._errors(sums)
+            self._step()
+        self._close_sweep()
+        self.engine.close_map(self.sums)
+        if "slope" in self.sums:
+            self.sums.add("probe", self.engine.closed_probe(self.sums) - self.sums["probe"])
+            del self.sums.values["slope"]
+        self._add_up(self.sums)
         return Estimate(
-            covariance=self.engine.assemble(sums, self.n_rounds) / self.engine.problem.n_samples,
-            sums=sums,
-            n_rounds=self.n_rounds,
-            n_gradients=self.n_rounds * self.engine.settings.n_points + self.n_openings,
-            numerical_error=errors,
-            is_accurate=self._excess(errors, gaps) <= 1,
+            sums=self.sums, n_rounds=self.n_rounds, n_gradients=self.n_rounds + self.sweep
         )
 
-    @property
-    def n_openings(self) -> int:
-        """Return how often the gradients at the samples have been taken."""
-        return 1 if self.holds else self.n_sweeps
-
     def _blocks(self) -> list[Block]:
-        """Cut the samples into the blocks of this sweep: whole strata, or ever new parts."""
+        """Cut the samples into the blocks of this sweep, and return this member's."""
+        return self.team.mine(self._all_blocks())
+
+    def _all_blocks(self) -> list[Block]:
+        problem = self.engine.problem
         return draw_blocks(
-            self.engine.problem.strata,
+            problem.strata,
+            problem.keys,
             max_size=self.largest_block,
-            sweep=0 if self.holds else self.n_sweeps,
+            sweep=self.sweep,
             seed=self.engine.settings.seed,
         )
 
-    def _sweep(self) -> None:
+    def _step(self) -> None:
         """Take all blocks through the next rounds."""
         shifts = range(self.n_rounds, self.sweep_end)
         label = f"pairs, rounds {self.n_rounds + 1}-{self.sweep_end}"
@@ -144,7 +140,8 @@ class Estimator:
         for block in track(rest, show=self.progress, label=label, total=len(rest)):
             self._take(block, shifts)
         self.n_rounds, self.next_block = self.sweep_end, 0
-        self.n_sweeps += 1
+        if not self.holds:
+            self._next_sweep()
         self._save()
 
     def _take(self, block: Block, shifts: range) -> None:
@@ -156,60 +153,92 @@ class Estimator:
             return
         self.engine.fold(state, self.sums)
         self.engine.contract(state, self.sums)
-        self.next_block = block.index + 1
+        self.next_block += 1
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
             self._save()
 
-    def _errors(self, sums: Sums) -> tuple[Tensor, Tensor]:
-        """Return relative numerical errors and completeness gaps, (n_outputs,) each."""
-        problem = self.engine.problem
-        whole = self.engine.assemble_probe(sums, self.n_rounds)
-        variance = (sums["probe_variance"] / self.n_rounds**2)[:, :-1].sum(1)
-        size = (whole[:, :-1] ** 2).sum(1)
-        relative = torch.where(variance > 0, (variance / size).sqrt(), 0.0)
-        gap = whole[:, -1] / problem.n_samples / problem.scale - problem.correlation
-        return relative, gap
+    @property
+    def _in_sweep(self) -> bool:
+        """Return whether more rounds may be added to the sweep at hand."""
+        return self.holds and self.n_rounds > self.sweep_start
+
+    def _close_sweep(self) -> None:
+        """Add the sums of the blocks that were kept."""
+        if not self._in_sweep:
+            return
+        for index in sorted(self.held):
+            self.engine.fold(self.held[index], self.sums)
+            self.engine.contract(self.held.pop(index), self.sums)
+        self._next_sweep()
+
+    def _next_sweep(self) -> None:
+        self.sweep, self.sweep_start = self.sweep + 1, self.n_rounds
+
+    def _errors(self) -> tuple[Tensor, Tensor]:
+        """Return relative numerical errors and completeness gaps so far, (n_outputs,) each."""
+        sums = Sums()
+        for name in ("probe", "probe_variance", "slope"):
+            if name in self.sums:
+                sums.add(name, self.sums[name])
+        for state in self.held.values():
+            self.engine.fold(state, sums)
+        probe = Sums()
+        problem, n_probe = self.engine.problem, len(self.engine.probe_columns) + 1
+        empty = torch.zeros(problem.n_outputs, n_probe, device=problem.targets.device)
+        probe.add("probe", self.engine.closed_probe(sums) if "probe" in sums else empty)
+        probe.add("probe_variance", sums["probe_variance"] if "probe" in sums else empty)
+        self._add_up(probe)
+        total = probe["probe"][:, -1] / self.n_rounds / problem.n_samples
+        return numerical_errors(probe, self.n_rounds), total / problem.scale - problem.correlation
+
+    def _add_up(self, sums: Sums) -> None:
+        """Add up the sums of all members that talk, those without a block included."""
+        self.team.add_up(sums.values, self.engine.problem.targets)
 
     def _rounds_wanted(self) -> int:
         """Return how many rounds to add, from the errors so far."""
-        done, n_points = self.n_rounds, self.engine.settings.n_points
-        openings = 1 if self.holds else self.n_sweeps + 1
-        allowed = (self.max_gradients - openings) // n_points - done
-        partial = [block.n_distances for block in self._blocks() if block.is_partial]
-        # Parts of strata are drawn anew before their pairs come again.
+        done, first = self.n_rounds, self.engine.first_rounds
+        partial = [block.n_distances for block in self._all_blocks() if block.is_partial]
+        allowed = self.max_gradients - (self.sweep + 1) - done
+        if self._in_sweep and partial:
+            left = min(partial) - (done - self.sweep_start)
+            if left <= 0 and allowed > 2 and self._goes_on():
+                # All pairs were drawn; others come with another cut.
+                self._close_sweep()
+                return self._rounds_wanted()
+            allowed = min(allowed, left)
+        elif not self.holds:
+            # A sweep begins with gradients at the samples, so later ones are longer.
+            allowed = min(allowed, first * 2 ** max(self.sweep - 1, 0))
+        # Parts of strata are cut anew before their pairs come again.
         allowed = min([allowed, *partial])
         if done == 0:
-            return min(self.engine.first_rounds, allowed)
-        if allowed < 2:
+            return min(first, allowed)
+        if allowed < (1 if self._in_sweep else 2):
             return 0
-        sums = self.sums
-        if self.holds:
-            sums = Sums()
-            for state in self.held.values():
-                self.engine.fold(state, sums)
-        errors, gaps = self._errors(sums)
-        if self._excess(errors, gaps) <= 1:
+        if self.team.is_shard:
+            return allowed
+        errors, gaps = self._errors()
+        if self.excess(errors, gaps) <= 1:
             return 0
         # Errors fall with the root of the rounds; of gaps there is but one draw to go by.
-        by_gap = min((self._typical(gaps) / (GAP_SHARE * self.tolerance)) ** 2, 2.0)
-        factor = max(1.1 * (self._typical(errors) / self.tolerance) ** 2, by_gap)
+        by_gap = min((_typical(gaps) / (GAP_SHARE * self.tolerance)) ** 2, 2.0)
+        factor = max(1.1 * (_typical(errors) / self.tolerance) ** 2, by_gap)
         return min(max(2, math.ceil(done * min(factor, 4.0)) - done), allowed)
 
-    def _excess(self, errors: Tensor, gaps: Tensor) -> float:
+    def _goes_on(self) -> bool:
+        return self.team.is_shard or self.excess(*self._errors()) > 1
+
+    def excess(self, errors: Tensor, gaps: Tensor) -> float:
         """Return the larger of error and gap, in units of what is wanted."""
         wanted_gap = GAP_SHARE * self.tolerance
-        return max(self._typical(errors) / self.tolerance, self._typical(gaps) / wanted_gap)
-
-    @staticmethod
-    def _typical(errors: Tensor) -> float:
-        sizes = errors.abs()
-        return float(sizes.max() if len(sizes) <= FEW_OUTPUTS else sizes.median())
+        return max(_typical(errors) / self.tolerance, _typical(gaps) / wanted_gap)
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         if self.checkpoint is None:
             return
-        position = [self.n_rounds, self.n_sweeps, self.sweep_end, self.next_block]
+        position = [self.n_rounds, self.sweep, self.sweep_start, self.sweep_end, self.next_block]
         arrays: dict[str, NDArray[Any]] = {"position": np.array(position)}
         arrays |= {f"sums/{name}": a for name, a in self.sums.to_arrays().items()}
         for index, state in self.held.items():
@@ -218,23 +247,47 @@ class Estimator:
 
     def _resume(self) -> None:
         arrays = None if self.checkpoint is None else load_state(self.checkpoint, self.identity)
-        if arrays is None:
-            return
-        self.n_rounds, self.n_sweeps, self.sweep_end, self.next_block = (
-            int(number) for number in arrays["position"]
-        )
+        if arrays is not None:
+            self._take_up(arrays)
+        steps = self.team.gather((self.sweep, self.sweep_end))
+        # A member that was stopped a step behind the others catches up.
+        if max(sweep for sweep, _ in steps) > self.sweep + (not self.holds):
+            raise InputError(
+                "checkpoint",
+                expected="files that all processes wrote in one run",
+                got=f"{self.checkpoint} of an earlier one",
+                fix="Delete the files of all processes to start anew.",
+            )
+        self.sweep_end = max(end for _, end in steps)
+
+    def _take_up(self, arrays: dict[str, NDArray[Any]]) -> None:
+        position = (int(number) for number in arrays["position"])
+        self.n_rounds, self.sweep, self.sweep_start, self.sweep_end, self.next_block = position
         device = self.engine.problem.targets.device
         sums = {
             name.removeprefix("sums/"): a for name, a in arrays.items() if name.startswith("sums/")
         }
         self.sums = Sums.from_arrays(sums, device)
         for block in self._blocks() if self.holds else []:
-            state = self.engine.open(block)
             prefix = f"block{block.index}/"
             mine = {
                 name.removeprefix(prefix): a
                 for name, a in arrays.items()
                 if name.startswith(prefix)
             }
-            state.take(mine)
-            self.held[block.index] = state
+            if mine:
+                state = self.engine.open(block)
+                state.take(mine)
+                self.held[block.index] = state
+
+
+def numerical_errors(sums: Sums, n_rounds: int) -> Tensor:
+    """Return the numerical error of each output's map, relative to its norm, (n_outputs,)."""
+    variance = (sums["probe_variance"] / n_rounds**2)[:, :-1].sum(1)
+    size = ((sums["probe"] / n_rounds)[:, :-1] ** 2).sum(1)
+    return torch.where(variance > 0, (variance / size).sqrt(), 0.0)
+
+
+def _typical(errors: Tensor) -> float:
+    sizes = errors.abs()
+    return float(sizes.max() if len(sizes) <= FEW_OUTPUTS else sizes.median())

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, GroupDeviations
+from neuroigc.attribution.engine import KEPT_ROUNDS, Engine
+from neuroigc.attribution.influences import GroupDeviations
 from neuroigc.attribution.pairs import Block
-from neuroigc.attribution.samples import CHUNK_NUMBERS
 from neuroigc.attribution.state import BlockState
 
 __all__ = ["LatentEngine"]
@@ -28,7 +28,7 @@ class LatentEngine(Engine):
     """Regime of many outputs: one backward pass per latent and point."""
 
     keeps_inputs = True
-    first_rounds = 2
+    first_rounds = 4
 
     @property
     def head(self) -> Tensor:
@@ -49,14 +49,14 @@ class LatentEngine(Engine):
         if self.settings.n_rows is not None:
             return self.settings.n_rows
         numbers = self.head.shape[1] * self.problem.samples.n_inputs
-        return min(max(4 * CHUNK_NUMBERS // numbers, 8), 512)
+        return min(max(4 * self.chunk_numbers // numbers, 8), 512)
 
     def open(self, block: Block) -> BlockState:
         """Take the gradients of the latents at the samples."""
 
         def slopes(hidden: Tensor) -> Tensor:
             parts = torch.split(hidden, self.rows_at_once())
-            return torch.cat([self._differentiate(p, block.stratum, 1) for p in parts])
+            return torch.cat([self._differentiate(p, block.stratum) for p in parts])
 
         state = self.start(block, slopes, self.problem.columns.n_columns + 1)
         for part in self.row_chunks(state.n_samples, self.head.shape[1]):
@@ -80,14 +80,10 @@ class LatentEngine(Engine):
         x = self.rows(state, slice(0, n))
         return self.head[outputs] @ torch.einsum("nl,nkl->kl", x, state.slopes[:n]) / n
 
-    def _differentiate(self, points: Tensor, stratum: int, n_points: int) -> Tensor:
-        """Return latents' gradients at the input (n, n_latents, n_inputs), averaged over points."""
-
-        def pulled(gradient: Tensor) -> Tensor:
-            mean = gradient.reshape(n_points, -1, gradient.shape[-1]).mean(0)
-            return self.problem.factors.stem.pull(mean)
-
-        return self.differentiate(points, stratum, latent=True, after=pulled)
+    def _differentiate(self, points: Tensor, stratum: int) -> Tensor:
+        """Return latents' gradients at the input (n, n_latents, n_inputs)."""
+        pull = self.problem.factors.stem.pull
+        return self.differentiate(points, stratum, latent=True, after=pull)
 
     def _columns(self, maps: Tensor) -> Tensor:
         """Reduce maps (..., n_inputs) to columns and, last, their total."""
@@ -107,21 +103,22 @@ class LatentEngine(Engine):
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the samples' mean attributions to latents."""
-        first, second, weight = self.draw(state)
+        second, weight = self.draw(state)
         residual = torch.zeros_like(state.residual, dtype=state.slopes.dtype)
         inputs = self.rows(state, slice(None))
-        for part, points in self.paths(state, first, second, shift):
-            i, j = first[part], second[part]
-            maps = self._differentiate(points, state.block.stratum, self.settings.n_points)
-            maps -= (state.slopes[i] + state.slopes[j]) / 2
-            maps *= (inputs[i] - inputs[j])[:, None] * weight
-            residual[i] = self._columns(maps)
+
+        def slopes(points: Tensor) -> Tensor:
+            return self._differentiate(points, state.block.stratum)
+
+        for part, maps in self.deviations(state, second, shift, slopes):
+            maps *= (inputs[part] - inputs[second[part]])[:, None] * weight
+            residual[part] = self._columns(maps)
         if state.n_rounds < self.n_kept_rounds:
             groups = slice(self.problem.columns.n_components, -1)
             state.pairs.append(residual[: state.n_samples, :, groups].clone())
         if self.problem.bank is None:
             # What a pair gives to one sample, it takes from the other.
-            residual.index_add_(0, second.to(residual.device), residual.clone(), alpha=-1)
+            residual.index_add_(0, second, residual[: state.n_samples].clone(), alpha=-1)
         everyone = slice(0, state.n_samples)
         self.record(state, residual, self._probe(state, residual[everyone], everyone))
 
@@ -133,7 +130,7 @@ class LatentEngine(Engine):
     def group_deviations(self, state: BlockState) -> Iterator[GroupDeviations]:
         """Yield what the kept pairs deviate: latents' attributions to groups, by the head."""
         n, n_outputs = state.n_samples, self.problem.n_outputs
-        width = max(1, CHUNK_NUMBERS // n)
+        width = max(1, self.chunk_numbers // n)
         for group in range(self.problem.columns.n_groups):
             column = self.problem.columns.n_components + group
             own = (state.residual[:n, :, column] / state.n_rounds).to(state.slopes.dtype)

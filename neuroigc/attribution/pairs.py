@@ -30,6 +30,8 @@ class Block:
         The stratum it belongs to.
     samples : array of shape (n,)
         Sample indices in their random order.
+    keys : array of shape (n,)
+        Their keys, on which random choices depend.
     stratum_size : int
         Number of samples in the whole stratum.
     sweep : int
@@ -39,6 +41,7 @@ class Block:
     index: int
     stratum: int
     samples: NDArray[np.int64]
+    keys: NDArray[np.uint64]
     stratum_size: int
     sweep: int = 0
 
@@ -72,7 +75,12 @@ class PairRound:
 
 
 def draw_blocks(
-    strata: NDArray[np.int64], *, max_size: int | None = None, sweep: int = 0, seed: int = 0
+    strata: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    *,
+    max_size: int | None = None,
+    sweep: int = 0,
+    seed: int = 0,
 ) -> list[Block]:
     """Put the samples of each stratum in random order and cut them into blocks.
 
@@ -80,6 +88,8 @@ def draw_blocks(
     ----------
     strata : array of shape (n_samples,)
         Stratum of each sample, 0 .. n_strata - 1.
+    keys : array of shape (n_samples,)
+        Key of each sample, on which the order depends.
     max_size : int, optional
         Largest number of samples in a block (at least 4); None for whole strata.
     sweep : int
@@ -87,14 +97,14 @@ def draw_blocks(
     seed : int
     """
     samples = np.arange(len(strata))
-    keys = uniform(seed, ORDER, (sweep,), samples)
+    order = uniform(seed, ORDER, (sweep,), keys)
     blocks: list[Block] = []
     for stratum in range(int(strata.max()) + 1):
         members = samples[strata == stratum]
-        members = members[np.argsort(keys[members], kind="stable")]
+        members = members[np.argsort(order[members], kind="stable")]
         n_blocks = 1 if max_size is None else -(-len(members) // max_size)
         for part in np.array_split(members, n_blocks):
-            blocks.append(Block(len(blocks), stratum, part, len(members), sweep))
+            blocks.append(Block(len(blocks), stratum, part, keys[part], len(members), sweep))
     return blocks
 
 

@@ -16,6 +16,7 @@ from neuroigc._validation import InputError, check_same_length
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, baseline_bank
 from neuroigc.attribution.columns import Columns, check_groups
 from neuroigc.attribution.factorisation import Factors, factorise
+from neuroigc.attribution.keys import combine_keys, digest_rows
 from neuroigc.attribution.samples import (
     Samples,
     check_finite,
@@ -25,6 +26,7 @@ from neuroigc.attribution.samples import (
     numbers,
     run_model,
 )
+from neuroigc.attribution.team import Team
 
 __all__ = ["Problem", "prepare"]
 
@@ -41,6 +43,8 @@ class Problem:
     columns : Columns
     chosen : array of shape (n_outputs,)
         The chosen columns of the model's outputs.
+    keys : array of shape (n_samples,)
+        What random choices depend on, see `neuroigc.attribution.keys`.
     strata : array of shape (n_samples,)
         Which samples may be compared; covariances are taken within strata.
     conditions : Tensor of shape (n_samples,) or None
@@ -68,6 +72,7 @@ class Problem:
     factors: Factors
     columns: Columns
     chosen: NDArray[np.int64]
+    keys: NDArray[np.uint64]
     strata: NDArray[np.int64]
     conditions: Tensor | None
     targets: Tensor
@@ -120,9 +125,11 @@ def prepare(
     device: torch.device,
     seed: int,
     progress: bool,
+    memory: float = 1.0,
+    team: Team = Team(),  # noqa: B008 - immutable
 ) -> Problem:
     """Check the data, factorise the model and take all moments that need no gradient."""
-    samples = Samples(inputs, device, choose_dtype(model, inputs))
+    samples = Samples(inputs, device, choose_dtype(model, inputs), memory)
     y = numbers(targets, "targets")
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
     if n < 3:
@@ -135,6 +142,7 @@ def prepare(
             fix="Leave out the samples that were not measured, in inputs and targets alike.",
         )
     y = y[:, None] if y.ndim == 1 else y
+    keys = digest_rows(y.astype(np.float64))
     columns = Columns(samples.shape, pool, check_groups(groups, samples.n_inputs), device)
     condition_rows = condition_tensor(conditions, samples)
     strata = _strata(baseline, conditions, n)
@@ -157,12 +165,14 @@ def prepare(
     n_strata = int(strata.max()) + 1
     stratum_sizes = np.bincount(strata, minlength=n_strata)
     c = torch.from_numpy(_centred(y, strata)).to(device)
-    f = torch.empty(n, len(chosen), dtype=torch.float64, device=device)
-    keep = 0 < factors.stem.n_hidden < samples.n_inputs
-    hidden = example.new_empty(n, factors.stem.n_hidden) if keep else None
+    f = torch.zeros(n, len(chosen), dtype=torch.float64, device=device)
+    hidden = example.new_zeros(n, factors.stem.n_hidden) if _keeps(factors, samples) else None
+    input_keys = torch.zeros(n, dtype=torch.int64, device=device)
     sums = torch.zeros(n_strata, samples.n_inputs, dtype=torch.float64, device=device)
     cross = torch.zeros(n_strata, len(chosen), samples.n_inputs, dtype=samples.dtype, device=device)
-    for part, x in _stream(samples, progress):
+    for part, x in _stream(samples, progress, team):
+        digests = digest_rows(x.cpu().numpy()).view(np.int64)
+        input_keys[part] = torch.from_numpy(digests).to(device)
         with torch.no_grad():
             behind = factors.stem(x)
             here = None if condition_rows is None else condition_rows[part]
@@ -173,10 +183,15 @@ def prepare(
             member = torch.from_numpy(strata[part] == stratum).to(device, torch.float64)[:, None]
             sums[stratum] += (member.T.to(x.dtype) @ x)[0]
             cross[stratum] += (member * c[part]).T.to(x.dtype) @ x
+    team.add(f, input_keys, sums, cross, *([] if hidden is None else [hidden]))
+    parts = [input_keys.cpu().numpy().view(np.uint64), keys]
+    if condition_rows is not None:
+        parts.append(digest_rows(condition_rows.cpu().numpy()))
+    keys = combine_keys(*parts)
     sizes = torch.from_numpy(stratum_sizes).to(device, torch.float64)
     mean = sums / sizes[:, None]
     cross /= sizes[:, None, None].to(cross.dtype)
-    bank = baseline_bank(baseline, samples, seed)
+    bank = baseline_bank(baseline, samples, seed, keys)
     centre = mean if bank is None else bank.double().mean(0).expand_as(mean)
 
     sd_y = _deviation(c, y, 1e-14)
@@ -190,6 +205,7 @@ def prepare(
         factors=factors,
         columns=columns,
         chosen=chosen,
+        keys=keys,
         strata=strata,
         conditions=condition_rows,
         targets=c,
@@ -230,9 +246,15 @@ def _strata(baseline: Baseline, conditions: Any, n: int) -> NDArray[np.int64]:
     return strata
 
 
-def _stream(samples: Samples, progress: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the samples chunk by chunk, having seen that they are finite."""
-    for part in track(samples.chunks(), show=progress, label="reading"):
+def _keeps(factors: Factors, samples: Samples) -> bool:
+    """Return whether the stem's output is worth keeping: small, and smaller than the input."""
+    n_hidden, most = factors.stem.n_hidden, 8 * samples.chunk_numbers
+    return n_hidden < samples.n_inputs and n_hidden * len(samples) <= most
+
+
+def _stream(samples: Samples, progress: bool, team: Team) -> Iterator[tuple[slice, Tensor]]:
+    """Yield this member's samples chunk by chunk, having seen that they are finite."""
+    for part in track(team.part_of(samples.chunks()), show=progress, label="reading"):
         x = samples.rows(part)
         check_finite(samples, x)
         yield part, x

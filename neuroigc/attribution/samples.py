@@ -14,7 +14,6 @@ from neuroigc._validation import InputError
 from neuroigc.attribution.gradients import check_differentiable
 
 __all__ = [
-    "CHUNK_NUMBERS",
     "Samples",
     "check_finite",
     "check_outputs",
@@ -24,16 +23,29 @@ __all__ = [
     "run_model",
 ]
 
-# Numbers of the input held at once while it is streamed.
-CHUNK_NUMBERS = 2**23
+# Of the memory that may be used, one array of what is streamed takes this share.
+CHUNK_SHARE = 1 / 32
 
 
 class Samples:
-    """Rows of an array, memory map or tensor, flattened, on the device and in the dtype wanted."""
+    """Rows of an array, memory map or tensor, flattened, on the device and in the dtype wanted.
 
-    def __init__(self, array: Any, device: torch.device, dtype: torch.dtype) -> None:
+    Parameters
+    ----------
+    array : array, memory map or tensor of shape (n_samples, *input_shape)
+    device : torch.device
+    dtype : torch.dtype
+    memory : float
+        GiB that may be used while they are streamed.
+    """
+
+    def __init__(
+        self, array: Any, device: torch.device, dtype: torch.dtype, memory: float = 1.0
+    ) -> None:
         self.array = _real_rows(array)
         self.device, self.dtype = device, dtype
+        # Numbers held at once in one array of what is streamed.
+        self.chunk_numbers = max(1, int(memory * 2**30 * CHUNK_SHARE / dtype.itemsize))
         self.shape = tuple(self.array.shape[1:])
         self.n_inputs = int(np.prod(self.shape))
 
@@ -54,7 +66,7 @@ class Samples:
 
     def chunks(self) -> list[slice]:
         """Cut the samples into slices of bounded size."""
-        step = max(1, CHUNK_NUMBERS // self.n_inputs)
+        step = max(1, self.chunk_numbers // self.n_inputs)
         return [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
 
 
