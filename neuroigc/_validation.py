@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
-__all__ = ["InputError", "check_choice", "check_same_length"]
+__all__ = ["InputError", "check_choice", "check_count", "check_same_length"]
 
 
 class InputError(ValueError):
@@ -42,6 +43,13 @@ def check_choice(argument: str, value: object, choices: Iterable[object]) -> Non
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise InputError(argument, expected=f"one of {listed}", got=repr(value))
+
+
+def check_count(argument: str, value: object, least: int = 1) -> int:
+    """Raise unless ``value`` is a whole number of at least ``least``; return it as int."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(argument, expected=f"{least} or more, a whole number", got=repr(value))
+    return int(value)
 
 
 def check_same_length(**arrays: object) -> int:

@@ -80,7 +80,12 @@ def test_result_is_saved_and_loaded(rng, tmp_path):
     [
         (dict(baseline=PairedBaseline()), "baseline: expected a baseline for single samples"),
         (dict(baseline=0), "baseline: expected a PairedBaseline, .*; got 0"),
-        (dict(n_steps=0), "n_steps: expected 1 or more; got 0"),
+        (dict(n_steps=0), "n_steps: expected 1 or more, a whole number; got 0"),
+        (dict(n_steps=2.5), "n_steps: expected 1 or more, a whole number; got 2.5"),
+        (dict(batch_size=0), "batch_size: expected 1 or more, a whole number; got 0"),
+        (dict(batch_size=True), "batch_size: expected 1 or more, a whole number; got True"),
+        (dict(seed=-1), "seed: expected 0 or more, a whole number; got -1"),
+        (dict(inputs=np.zeros((0, 6))), "inputs: expected at least one sample; got 0"),
         (dict(model=len), "model: expected a torch.nn.Module"),
         (dict(inputs=np.full((3, 6), np.nan)), r"inputs: expected finite numbers; got 18 NaN"),
         (dict(outputs=[5]), "outputs: expected indices of the model's outputs, from 0 to 1"),

@@ -10,7 +10,9 @@ from neuroigc.attribution.baselines import (
     SampledBaseline,
     ZeroBaseline,
 )
+from neuroigc.attribution.expected_gradients import expected_gradients
 from neuroigc.attribution.factorisation import Factors, factorise
+from neuroigc.attribution.gradient_times_input import gradient_times_input
 from neuroigc.attribution.igc import integrated_gradient_correlation
 from neuroigc.attribution.integrated_gradients import integrated_gradients
 from neuroigc.attribution.results import IGCResult, IGResult
@@ -24,7 +26,9 @@ __all__ = [
     "PairedBaseline",
     "SampledBaseline",
     "ZeroBaseline",
+    "expected_gradients",
     "factorise",
+    "gradient_times_input",
     "integrated_gradient_correlation",
     "integrated_gradients",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ __all__ = ["borrow", "check_module", "choose_device", "gradients", "remembered_s
 
 
 def check_module(model: object) -> None:
-    """Raise unless the model is a torch module."""
+    """Raise unless the model is a torch module whose weights are there."""
     if not isinstance(model, nn.Module):
         raise InputError(
             "model",
@@ -24,14 +26,22 @@ def check_module(model: object) -> None:
             got=type(model).__name__ if not isinstance(model, type) else f"the class {model}",
             fix="Of a neuroigc estimator pass the attribute module_.",
         )
+    for name, module in model.named_modules():
+        if any(nn.parameter.is_lazy(t) for t in _tensors(module, recurse=False)):
+            raise InputError(
+                "model",
+                expected="weights that are initialised",
+                got=f"a lazy {type(module).__name__} without any" + f" ({name})" * bool(name),
+                fix="Run the model once on a few samples.",
+            )
 
 
 def choose_device(device: str | torch.device, model: nn.Module) -> torch.device:
     """Return the device to compute on; "auto" is CUDA if there is one, else the model's."""
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        here = next((p.device for p in model.parameters()), torch.device("cpu"))
+        # A model that is on a GPU stays on it, if there are several.
+        device = "cuda" if torch.cuda.is_available() and here.type != "cuda" else here
     refusal = InputError(
         "device", expected='"auto" or a torch device that is there', got=repr(device)
     )
@@ -50,20 +60,120 @@ def borrow(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     """Yield the model in evaluation mode, without gradients of its weights, on ``device``.
 
     Train flags and ``requires_grad`` are restored at the end. A model that lives elsewhere is
-    copied, never moved.
+    copied, never moved; one in half precision is copied in single precision, because numpy has
+    no bfloat16 and sums over samples need the digits. Compiled models run uncompiled, and
+    recurrent layers without cuDNN, as long as they are borrowed.
     """
-    if any(p.device != device for p in model.parameters()):
-        yield copy.deepcopy(model).to(device).eval().requires_grad_(False)
-        return
+    model = _unwrapped(model)
+    half = any(t.dtype in _HALF for t in _tensors(model))
+    if half or any(t.device != device for t in _tensors(model)):
+        model = _copied(model, device, single=half)
     training = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        yield model.eval().requires_grad_(False)
+        with _uncompiled(), _without_cudnn() if _is_recurrent(model) else nullcontext():
+            _evaluate(model)
+            # Scripted modules have no requires_grad_() of their own.
+            for parameter, _ in wanted:
+                parameter.requires_grad_(False)
+            scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
+            yield _Whole(model) if scripted else model
     finally:
         for module, flag in training:
             module.training = flag
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
+
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class _Whole(nn.Module):
+    """A model that nobody looks into: TorchScript has types, but no classes, of its layers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = False
+
+    def forward(self, inputs: Tensor, *conditions: Tensor) -> Any:
+        return self.model(inputs, *conditions)
+
+
+def _tensors(module: nn.Module, recurse: bool = True) -> Iterator[Tensor]:
+    """Return weights and buffers."""
+    return chain(module.parameters(recurse), module.buffers(recurse))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside wrappers that only choose how or where it runs."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        else:
+            inner = getattr(model, "_orig_mod", None)
+        # Hooks on the wrapper are part of what it computes.
+        if not isinstance(inner, nn.Module) or model._forward_hooks or model._forward_pre_hooks:
+            return model
+        model = inner
+
+
+def _copied(model: nn.Module, device: torch.device, *, single: bool) -> nn.Module:
+    """Return a copy on another device, in single precision if so wanted."""
+    try:
+        copied = copy.deepcopy(model).to(device)
+        return copied.float() if single else copied
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            "model",
+            expected=f"a module on {device}{' in single precision' * single}, or one that can be "
+            "copied there",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}",
+            fix="Bring it there with its method to().",
+        ) from error
+
+
+def _evaluate(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise InputError(
+            "model",
+            expected="a module that can be put in evaluation mode",
+            got=f"{type(model).__name__}, whose eval() raised: {str(error).rstrip('.')}",
+            fix="Of an exported program pass the module that was exported.",
+        ) from error
+
+
+def _is_recurrent(model: nn.Module) -> bool:
+    """Tell whether some module is recurrent, scripted ones included."""
+    names = {"RNN", "LSTM", "GRU"}
+    return any(
+        isinstance(module, nn.RNNBase) or getattr(module, "original_name", None) in names
+        for module in model.modules()
+    )
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Switch cuDNN off, which refuses the backward pass of recurrent layers in evaluation mode."""
+    # The context manager torch.backends.cudnn.flags would change precisions on the way.
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled code as it was written: its graphs are good for one backward pass only."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    # Nothing is compiled where the compiler was never loaded, which takes seconds.
+    if set_stance is None or "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = set_stance("force_eager")
+    return stance
 
 
 def gradients(
@@ -123,7 +233,8 @@ class _Remembered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:  # noqa: ARG004
         ctx.save_for_backward(slope)
-        return value.view_as(value)
+        # A view of the value could not be changed in place by the next layer.
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
@@ -156,9 +267,10 @@ def remembered_slopes(model: nn.Module) -> Iterator[None]:
         return _remembered(x, output.detach(), slope)
 
     handles = [
-        module.register_forward_hook(hook)
+        # Before the caller's hooks, whose derivative is none of the module's.
+        module.register_forward_hook(hook, prepend=True)
         for module in model.modules()
-        if type(module) in (*_POINTWISE, *_NORMS)
+        if type(module) in (*_POINTWISE, *_NORMS) and "forward" not in vars(module)
     ]
     try:
         yield

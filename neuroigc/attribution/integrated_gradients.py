@@ -6,27 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuroigc._progress import track
-from neuroigc._validation import InputError, check_same_length
-from neuroigc.attribution.baselines import (
-    Baseline,
-    PairedBaseline,
-    baseline_bank,
-    check_baseline,
-)
-from neuroigc.attribution.factorisation import Factors, factorise
-from neuroigc.attribution.gradients import borrow, check_module, choose_device, gradients
+from neuroigc._validation import check_count
+from neuroigc.attribution.baselines import Baseline
 from neuroigc.attribution.results import IGResult
-from neuroigc.attribution.samples import (
-    Samples,
-    check_finite,
-    check_outputs,
-    choose_dtype,
-    condition_tensor,
-    run_model,
-)
+from neuroigc.attribution.single import Paths, attribute_samples
 
 __all__ = ["integrated_gradients"]
 
@@ -47,7 +33,12 @@ def integrated_gradients(
     """Attribute single predictions to the components of the input.
 
     ``IG_l = (x_l - x'_l) ∫ ∂f/∂x_l (x' + t (x - x')) dt``, by Gauss-Legendre quadrature, and
-    averaged over the baselines if there are several (expected gradients).
+    averaged over the baselines if there are several. With ``SampledBaseline(n)`` this is what
+    `expected_gradients` estimates from random points on random paths: here each of the n paths is
+    integrated on its own, so nothing is left to chance but which samples are the baselines.
+
+    The result takes n_samples x n_outputs x n_inputs numbers of memory; inputs are streamed, and
+    what else is held does not grow with their number.
 
     Parameters
     ----------
@@ -63,7 +54,8 @@ def integrated_gradients(
     n_steps : int
         Quadrature nodes for each baseline.
     batch_size : int
-        Points differentiated at once.
+        Most points differentiated at once, of several samples and baselines if there is room; has
+        no influence on the result but by rounding.
     device, seed, progress
         As for `integrated_gradient_correlation`.
 
@@ -76,84 +68,37 @@ def integrated_gradients(
     InputError
         If data and model do not fit each other, or the baseline is paired: a single sample has
         no partner; take ``SampledBaseline(n)`` instead.
+
+    Examples
+    --------
+    >>> import numpy, torch
+    >>> from neuroigc.attribution import ZeroBaseline, integrated_gradients
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(model.weight)
+    >>> result = integrated_gradients(model, numpy.array([[1.0, 3.0]]), baseline=ZeroBaseline())
+    >>> result.attributions.round(3).tolist()
+    [[[1.0, 3.0]]]
     """
-    check_module(model)
-    if isinstance(check_baseline(baseline), PairedBaseline):
-        raise InputError(
-            "baseline",
-            expected="a baseline for single samples",
-            got="PairedBaseline",
-            fix="Take SampledBaseline(n), n samples as baselines for all.",
-        )
-    if n_steps < 1:
-        raise InputError("n_steps", expected="1 or more", got=repr(n_steps))
-    place = choose_device(device, model)
-    with torch.inference_mode(False), borrow(model, place) as borrowed:
-        samples = Samples(inputs, place, choose_dtype(borrowed, inputs))
-        n = check_same_length(inputs=samples, conditions=conditions)
-        for part in samples.chunks():
-            check_finite(samples, samples.rows(part))
-        shown = condition_tensor(conditions, samples)
-        example = samples.rows(slice(0, 4)).reshape(-1, *samples.shape)
-        beside = None if shown is None else shown[:4]
-        chosen = check_outputs(outputs, run_model(borrowed, example, beside).shape[1])
-        factors = factorise(borrowed, example, beside).select(torch.from_numpy(chosen).to(place))
-        bank = baseline_bank(baseline, samples, seed)
-        if bank is None:
-            raise RuntimeError("paired baselines have no bank")
-        path = _Path(factors, bank, n_steps, batch_size)
-        kind = example.cpu().numpy().dtype
-        maps = np.empty((n, len(chosen), samples.n_inputs), kind)
-        predictions, starts = np.empty((2, n, len(chosen)), kind)
-        for i in track(range(n), show=progress, label="integrated gradients", total=n):
-            condition = None if shown is None else shown[i : i + 1]
-            attributed = path.attribute(samples.rows(slice(i, i + 1)), condition)
-            maps[i], predictions[i], starts[i] = (part.cpu().numpy() for part in attributed)
-    return IGResult(
-        attributions=maps.reshape(n, len(chosen), *samples.shape),
-        predictions=predictions,
-        baseline_predictions=starts,
-        completeness_gap=maps.sum(2, dtype=np.float64) - (predictions - starts),
-        settings={
-            "baseline": type(baseline).__name__,
-            "n_baselines": len(bank),
-            "n_steps": n_steps,
-            "outputs": chosen.tolist(),
-            "seed": seed,
-            "device": str(place),
-        },
+    nodes, weights = np.polynomial.legendre.leggauss(check_count("n_steps", n_steps))
+
+    def choose_paths(bank: Tensor) -> Paths:
+        def draw(index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: ARG001
+            # The same for all samples.
+            return np.arange(len(bank))[None], (nodes + 1)[None, None] / 2
+
+        return Paths(bank, len(bank), weights / 2, draw)
+
+    return attribute_samples(
+        model,
+        inputs,
+        choose_paths,
+        method="integrated gradients",
+        baseline=baseline,
+        conditions=conditions,
+        outputs=outputs,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        progress=progress,
+        n_steps=int(n_steps),
     )
-
-
-class _Path:
-    """Quadrature on the paths from a bank of baselines to one sample, behind the stem."""
-
-    def __init__(self, factors: Factors, bank: Tensor, n_steps: int, batch_size: int) -> None:
-        self.factors, self.bank = factors, bank
-        with torch.no_grad():
-            self.starts = factors.stem(bank)
-        nodes, weights = np.polynomial.legendre.leggauss(n_steps)
-        self.t = torch.from_numpy((nodes + 1) / 2).to(bank)
-        self.weights = torch.from_numpy(weights / 2).to(bank)
-        self.parts = torch.split(torch.arange(n_steps), batch_size)
-
-    def attribute(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a sample's map (n_outputs, n_inputs), prediction, and mean of the baselines'."""
-
-        def call(hidden: Tensor) -> Tensor:
-            if condition is None:
-                return self.factors.outputs(hidden)
-            return self.factors.outputs(hidden, condition.expand(len(hidden), *condition.shape[1:]))
-
-        with torch.no_grad():
-            end = self.factors.stem(x)
-            prediction, starts = call(end)[0], call(self.starts).mean(0)
-        maps = x.new_zeros(len(prediction), x.shape[1])
-        for baseline, start in zip(self.bank, self.starts, strict=True):
-            mean = x.new_zeros(len(prediction), len(start))
-            for part in self.parts:
-                points = start + self.t[part, None] * (end - start)
-                slopes = gradients(call, points, lambda gradient: gradient)
-                mean += torch.einsum("s,svh->vh", self.weights[part], slopes)
-            maps += self.factors.stem.pull(mean) * (x - baseline) / len(self.bank)
-        return maps, prediction, starts

@@ -185,7 +185,7 @@ class IGCResult(_Result):
 
 @dataclass
 class IGResult(_Result):
-    """Integrated gradients of single samples.
+    """Attributions of single samples: integrated gradients and their relatives.
 
     Attributes
     ----------
@@ -198,6 +198,8 @@ class IGResult(_Result):
         Attributions summed, minus the difference of predictions.
     settings : dict
         How the result was made.
+    standard_errors : array of the shape of the attributions, or None
+        From the finite number of random draws, where a method draws.
     """
 
     attributions: NDArray[Any]
@@ -205,3 +207,4 @@ class IGResult(_Result):
     baseline_predictions: NDArray[Any]
     completeness_gap: NDArray[np.float64]
     settings: dict[str, Any] = field(default_factory=dict)
+    standard_errors: NDArray[Any] | None = None

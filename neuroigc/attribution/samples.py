@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuroigc._validation import InputError
 from neuroigc.attribution.gradients import check_differentiable
+from neuroigc.attribution.trial import check_backward, check_function_of_rows
 
 __all__ = [
     "Samples",
@@ -116,7 +117,14 @@ def run_model(model: nn.Module, inputs: Tensor, conditions: Tensor | None) -> Te
             fix="Wrap the model in a module that returns one row of numbers per sample.",
         )
     check_differentiable(values)
-    return values.detach().reshape(n, -1)
+    check_backward(values, leaf)
+    outputs = values.detach().reshape(n, -1)
+
+    def call(rows: Tensor, beside: Tensor | None) -> Any:
+        return _call(model, rows, *(() if beside is None else (beside,)))
+
+    check_function_of_rows(call, inputs, conditions)
+    return outputs
 
 
 def _call(model: nn.Module, inputs: Tensor, *conditions: Tensor) -> Any:
@@ -130,8 +138,8 @@ def _call(model: nn.Module, inputs: Tensor, *conditions: Tensor) -> Any:
             got=f"{'some' if conditions else 'none'} ({error})",
             fix="Give conditions exactly if the model takes (inputs, conditions).",
         ) from error
-    except ValueError:
-        pass  # a forward that does not tell its arguments
+    except (ValueError, AttributeError):
+        pass  # a forward that does not tell its arguments, such as a traced one
     try:
         return model(inputs, *conditions)
     except InputError:
