@@ -20,28 +20,36 @@ from neuroigc.attribution import (
     integrated_gradient_correlation,
 )
 from neuroigc.attribution.engine import Settings
+from neuroigc.attribution.keys import combine_keys, digest_rows
 from neuroigc.attribution.pairs import draw_blocks, draw_pairs
 from neuroigc.attribution.paths import draw_points
 from neuroigc.attribution.problem import prepare
 from neuroigc.attribution.reference import reference_igc_of_pairs
 from neuroigc.models.networks import DecoderNetwork, EncoderNetwork
 
-N_ROUNDS, ENOUGH = 4, dict(max_gradients=9, tolerance=1e-9)
+N_ROUNDS, ENOUGH = 8, dict(max_gradients=9, tolerance=1e-9)
 
 
-def drawn(strata, n_rounds=(N_ROUNDS,), seed=0, max_size=None):
+def keys_of(x, y, conditions=None):
+    parts = [x, y.reshape(len(y), -1)] + ([] if conditions is None else [conditions])
+    return combine_keys(*map(digest_rows, parts))
+
+
+def drawn(keys, strata=None, n_rounds=(N_ROUNDS,), seed=0, max_size=512):
     """Return the pairs (with weights) and points that the estimator draws, sweep by sweep."""
     pairs, points, first_round = [], [], 0
+    strata = np.zeros(len(keys), int) if strata is None else np.asarray(strata)
     for sweep, in_sweep in enumerate(n_rounds):
-        for block in draw_blocks(np.asarray(strata), max_size=max_size, sweep=sweep, seed=seed):
+        for block in draw_blocks(strata, keys, max_size=max_size, sweep=sweep, seed=seed):
             for shift in range(in_sweep):
                 chosen = draw_pairs(block, shift, seed=seed)
                 weight = chosen.weight / (len(strata) * sum(n_rounds))
                 first, second = block.samples[chosen.first], block.samples[chosen.second]
                 pairs += [(i, j, weight) for i, j in zip(first, second, strict=True)]
-                points.append(draw_points(block.samples, first_round + shift, seed=seed).T)
+                points.append(draw_points(block.keys, first_round + shift, seed=seed))
         first_round += in_sweep
-    return pairs, np.concatenate(points)
+    t, weights = np.concatenate(points, 1)
+    return dict(pairs=pairs, points=t[:, None], weights=weights[:, None], control_variate=True)
 
 
 def relative(a, b):
@@ -125,8 +133,7 @@ def test_equals_the_reference_at_the_same_pairs_and_points(rng):
     x = rng.standard_normal((14, 6))
     model = mlp().double()
     y = make_targets(model, x, rng)
-    pairs, points = drawn(np.zeros(14, int), seed=3)
-    expected = reference_igc_of_pairs(model, x, y, pairs=pairs, points=points, control_variate=True)
+    expected = reference_igc_of_pairs(model, x, y, **drawn(keys_of(x, y), seed=3))
     result = integrated_gradient_correlation(model, x, y, seed=3, **ENOUGH)
     assert result.settings["n_rounds"] == N_ROUNDS
     assert result.n_gradients == 9
@@ -137,8 +144,7 @@ def test_equals_the_reference_in_single_precision(rng):
     x = rng.standard_normal((14, 6)).astype("f4")
     model = mlp()
     y = make_targets(model, x, rng)
-    pairs, points = drawn(np.zeros(14, int))
-    expected = reference_igc_of_pairs(model, x, y, pairs=pairs, points=points, control_variate=True)
+    expected = reference_igc_of_pairs(model, x, y, **drawn(keys_of(x, y)))
     result = integrated_gradient_correlation(model, x, y, **ENOUGH)
     assert result.attributions.dtype == np.float32
     assert relative(result.attributions, expected) < 1e-5
@@ -148,10 +154,9 @@ def test_equals_the_reference_within_conditions_with_nothing_to_peel(rng):
     x, conditions = rng.standard_normal((15, 5)), rng.permutation(np.arange(15) % 3)
     model = shake(Conditioned()).double()
     y = make_targets(model, x, rng, conditions)
-    pairs, points = drawn(conditions)
     expected = reference_igc_of_pairs(
-        model, x, y, pairs=pairs, points=points, conditions=conditions, strata=conditions,
-        control_variate=True,
+        model, x, y, conditions=conditions, strata=conditions,
+        **drawn(keys_of(x, y, conditions), conditions),
     )  # fmt: skip
     result = integrated_gradient_correlation(model, x, y, conditions=conditions, **ENOUGH)
     np.testing.assert_allclose(result.attributions, expected, atol=1e-12)
@@ -165,11 +170,12 @@ def test_equals_the_reference_with_many_outputs_and_blocks(rng, monkeypatch):
     monkeypatch.setattr(estimate, "HELD_BYTES", 0)
     monkeypatch.setattr(estimate, "BLOCK_BYTES", 0)
     monkeypatch.setattr(estimate, "SMALLEST_BLOCK", 7)
-    # Two rounds, then two more, each time with the gradients at the samples.
-    result = integrated_gradient_correlation(model, x, y, max_gradients=10, tolerance=1e-9)
-    assert (result.settings["n_rounds"], result.n_gradients) == (4, 10)
-    pairs, points = drawn(np.zeros(20, int), n_rounds=(2, 2), max_size=7)
-    expected = reference_igc_of_pairs(model, x, y, pairs=pairs, points=points, control_variate=True)
+    # Three rounds, all there are in such blocks, then two more, each with gradients at the samples.
+    result = integrated_gradient_correlation(model, x, y, max_gradients=7, tolerance=1e-9)
+    assert (result.settings["n_rounds"], result.n_gradients) == (5, 7)
+    expected = reference_igc_of_pairs(
+        model, x, y, **drawn(keys_of(x, y), n_rounds=(3, 2), max_size=7)
+    )
     assert result.settings["regime"] == "LatentEngine"
     np.testing.assert_allclose(result.attributions, expected, atol=1e-12)
 
@@ -251,9 +257,9 @@ def test_estimate_is_unbiased(rng):
         integrated_gradient_correlation(
             model, x, y, seed=seed, max_gradients=5, tolerance=1e-9
         ).attributions
-        for seed in range(60)
+        for seed in range(200)
     ]
-    z = (np.mean(maps, 0) - truth) / (np.std(maps, 0) / np.sqrt(60))
+    z = (np.mean(maps, 0) - truth) / (np.std(maps, 0) / np.sqrt(200))
     assert np.sqrt(np.mean(z**2)) < 1.6
 
 
@@ -433,12 +439,11 @@ def test_probe_is_the_map_on_some_components(rng, monkeypatch, held, n_outputs):
             model, x, y, baseline=PairedBaseline(), conditions=None, groups={"g": [0]},
             outputs=None, pool=2, device=torch.device("cpu"), seed=0, progress=False,
         )  # fmt: skip
-        engine = type(igc.choose_engine(problem))(problem, Settings(n_probe=5))
+        engine = type(igc.choose_engine(problem, Settings()))(problem, Settings(n_probe=5))
         found = estimate.Estimator(
             engine, tolerance=1e-9, max_gradients=12, checkpoint=None, identity="", progress=False
         ).run()
-        whole = engine.assemble(found.sums, found.n_rounds)
-        probed = engine.assemble_probe(found.sums, found.n_rounds)
+        whole, probed = found.sums["map"], found.sums["probe"]
     assert probed.shape == (n_outputs, 6)
     torch.testing.assert_close(probed[:, :-1], whole[:, engine.probe_columns])
     torch.testing.assert_close(probed[:, -1], whole[:, :16].sum(1))
@@ -668,18 +673,15 @@ def test_outputs_one_by_one_are_outputs_together_in_either_regime(rng):
         assert one.correlation[0] == pytest.approx(together.correlation[v])
 
 
-def test_outputs_are_sliced_where_maps_are_large(rng, monkeypatch):
-    from neuroigc.attribution import engine
-
+def test_outputs_are_sliced_where_maps_are_large(rng):
     results = []
-    for numbers in (2**23, 150):
-        monkeypatch.setattr(engine, "CHUNK_NUMBERS", numbers)
+    for memory in (1, 150 * 8 * 32 / 2**30):
         for outputs in (None, [0, 3, 2]):
             model, x = small_encoder(), np.random.default_rng(3).standard_normal((30, 8, 8))
             y = predict(model, x) + x[:, 0, :1]
             results.append(
                 integrated_gradient_correlation(
-                    model, x, y, outputs=outputs, groups={"g": [1, 2]}, **ENOUGH
+                    model, x, y, outputs=outputs, groups={"g": [1, 2]}, memory=memory, **ENOUGH
                 )
             )
     for cut, whole in ((results[2], results[0]), (results[3], results[1])):
@@ -810,7 +812,7 @@ def test_warns_if_the_tolerance_cannot_be_met(rng, monkeypatch):
     x = rng.standard_normal((30, 6))
     model = mlp().double()
     monkeypatch.setattr(igc, "MAX_GRADIENTS", 20)
-    with pytest.warns(RuntimeWarning, match="tolerance of 1e-06 is not met after 19"):
+    with pytest.warns(RuntimeWarning, match="tolerance of 1e-06 is not met after 20"):
         integrated_gradient_correlation(model, x, rng.standard_normal((30, 2)), tolerance=1e-6)
 
 
@@ -868,9 +870,9 @@ BAD = {
     "baseline NaN": (dict(baseline=GivenBaseline(np.full(6, np.nan))), r"baseline: .*finite"),
     "many baselines": (dict(baseline=SampledBaseline(31)), r"baseline: expected at most .*30"),
     "tolerance": (dict(tolerance=0), r"tolerance: expected a number above 0"),
-    "gradients": (dict(max_gradients=4), r"max_gradients: expected 5 or more"),
+    "gradients": (dict(max_gradients=2), r"max_gradients: expected 3 or more"),
     "batch": (dict(batch_size=0), r"batch_size: expected 1 or more"),
-    "seed": (dict(seed=-1), r"seed: expected an integer, 0 or more"),
+    "seed": (dict(seed=-1), r"seed: expected 0 or more, a whole number"),
     "device": (dict(device="nowhere"), r"device: expected \"auto\" or a torch device"),
 }
 

@@ -26,7 +26,7 @@ BAD = {
     "gradients as text": (dict(max_gradients="9"), r"max_gradients: .* whole number; got '9'"),
     "half a batch": (dict(batch_size=1.5), r"batch_size: .* whole number; got 1.5"),
     "a batch of True": (dict(batch_size=True), r"batch_size: .* whole number; got True"),
-    "seed of True": (dict(seed=True), r"seed: expected an integer, 0 or more; got True"),
+    "seed of True": (dict(seed=True), r"seed: expected 0 or more, a whole number; got True"),
     "tolerance as text": (dict(tolerance="5%"), r"tolerance: expected a number above 0"),
     "width": (
         dict(x=np.ones((30, 5))),

@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
+from scipy.special import betainc
 
+from neuroigc.attribution.keys import combine_keys, digest_rows
 from neuroigc.attribution.pairs import draw_bank_pairs, draw_blocks, draw_pairs
 from neuroigc.attribution.paths import draw_points, uniform
 
 
+def keys(n):
+    return digest_rows(np.arange(n)[:, None])
+
+
 def one_block(n, seed=0):
-    (block,) = draw_blocks(np.zeros(n, int), seed=seed)
+    (block,) = draw_blocks(np.zeros(n, int), keys(n), seed=seed)
     return block
 
 
@@ -38,7 +44,7 @@ def test_distances_come_anew_once_all_were_used():
 
 def test_pairs_stay_in_their_stratum_and_blocks_in_their_size():
     strata = np.array([0, 1, 2] * 30)
-    blocks = draw_blocks(strata, max_size=7, seed=1)
+    blocks = draw_blocks(strata, keys(90), max_size=7, seed=1)
     assert sorted(np.concatenate([b.samples for b in blocks])) == list(range(90))
     for block in blocks:
         assert set(strata[block.samples]) == {block.stratum}
@@ -62,21 +68,34 @@ def test_orders_differ_between_seeds():
     assert list(one_block(30, seed=0).samples) != list(one_block(30, seed=1).samples)
 
 
-@pytest.mark.parametrize("n_points", [2, 4])
-def test_points_are_antithetic_and_stratified(n_points):
-    points = draw_points(np.arange(50), 2, n_points=n_points, seed=1)
-    assert points.shape == (n_points, 50)
-    np.testing.assert_allclose(points[0::2] + points[1::2], 1)
-    # One point in each of as many cells as there are points.
-    cells = np.sort(np.floor(points.ravel() * points.size).astype(int))
-    np.testing.assert_array_equal(cells, np.arange(points.size))
+def test_points_are_stratified_by_their_distribution():
+    t, _ = draw_points(keys(50), 2, seed=1)
+    # One point in each of as many cells of equal probability as there are paths.
+    chance = betainc(1.5, 1.5, t)
+    np.testing.assert_array_equal(np.sort(np.floor(chance * 50).astype(int)), np.arange(50))
 
 
-def test_points_are_uniform_for_each_path():
-    first = [draw_points(np.arange(5), k)[0, 2] for k in range(400)]
-    assert abs(np.mean(first) - 0.25) < 0.03
-    assert 0 <= min(first) < 0.02
-    assert 0.48 < max(first) <= 0.5
+@pytest.mark.parametrize("power", [0, 1, 2, 5])
+def test_weighted_points_are_fair_for_each_path(power):
+    # Of what vanishes at both ends, as all does that is integrated.
+    drawn = [draw_points(keys(5), k) for k in range(3000)]
+    values = [(w * t ** (power + 1) * (1 - t))[2] for t, w in drawn]
+    expected = 1 / (power + 2) - 1 / (power + 3)
+    assert abs(np.mean(values) - expected) < 4 * np.std(values) / np.sqrt(len(values))
+
+
+def test_keys_know_contents_but_not_the_order(rng):
+    x = rng.standard_normal((40, 3))
+    x[7] = x[30] = x[12]
+    found, order = combine_keys(digest_rows(x)), rng.permutation(40)
+    assert len(set(found)) == 40
+    again = combine_keys(digest_rows(x[order]))
+    assert set(again) == set(found)
+    single = np.setdiff1d(np.arange(40), [7, 12, 30])
+    where = np.argsort(order)[single]
+    np.testing.assert_array_equal(again[where], found[single])
+    assert not set(combine_keys(digest_rows(x + 1))) & set(found)
+    assert combine_keys(digest_rows(x), digest_rows(x[::-1]))[0] != found[0]
 
 
 def test_every_sample_meets_every_baseline_of_a_bank():

@@ -38,7 +38,9 @@ def test_control_variate_changes_nothing_over_all_pairs(rng):
     x = rng.standard_normal((7, 6))
     model = mlp().double()
     y = make_targets(model, x, rng)
-    points = rng.random((49, 2))
+    # Mirrored points, so that the lines' means are the trapezoids.
+    points = rng.random(49)
+    points = np.stack([points, 1 - points], 1)
     plain, controlled = (
         reference_igc_of_pairs(
             model, x, y, pairs=all_pairs(7), points=points, control_variate=control

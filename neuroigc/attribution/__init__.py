@@ -13,9 +13,10 @@ from neuroigc.attribution.baselines import (
 from neuroigc.attribution.expected_gradients import expected_gradients
 from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.gradient_times_input import gradient_times_input
-from neuroigc.attribution.igc import integrated_gradient_correlation
+from neuroigc.attribution.igc import attribute_shard, integrated_gradient_correlation
 from neuroigc.attribution.integrated_gradients import integrated_gradients
 from neuroigc.attribution.results import IGCResult, IGResult
+from neuroigc.attribution.totals import merge_shards
 
 __all__ = [
     "Factors",
@@ -26,9 +27,11 @@ __all__ = [
     "PairedBaseline",
     "SampledBaseline",
     "ZeroBaseline",
+    "attribute_shard",
     "expected_gradients",
     "factorise",
     "gradient_times_input",
     "integrated_gradient_correlation",
     "integrated_gradients",
+    "merge_shards",
 ]

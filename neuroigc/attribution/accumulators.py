@@ -24,17 +24,18 @@ class Sums:
         value: Tensor,
         rows: slice | Tensor | None = None,
         n_rows: int | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         """Add to one sum, or to some of its ``n_rows`` rows."""
         if name not in self.values:
             length = value.shape[:1] if n_rows is None else (n_rows,)
-            self.values[name] = value.new_zeros(*length, *value.shape[1:], dtype=torch.float64)
+            self.values[name] = value.new_zeros(*length, *value.shape[1:], dtype=dtype)
         self.values[name][slice(None) if rows is None else rows] += value
 
     def merge(self, other: Sums) -> None:
         """Add the sums of another part of the samples."""
         for name, value in other.values.items():
-            self.add(name, value)
+            self.add(name, value, dtype=value.dtype)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.values[name]
@@ -42,16 +43,16 @@ class Sums:
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
-    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+    def to_arrays(self) -> dict[str, NDArray[np.floating]]:
         """Return the sums as arrays that can be saved."""
         return {name: value.cpu().numpy() for name, value in self.values.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]], device: torch.device) -> Sums:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]], device: torch.device) -> Sums:
         """Take up sums where they were left."""
         sums = cls()
         for name, array in arrays.items():
-            sums.add(name, torch.from_numpy(array).to(device))
+            sums.values[name] = torch.from_numpy(array).to(device)
         return sums
 
 

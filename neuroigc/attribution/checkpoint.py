@@ -33,8 +33,15 @@ def save_state(path: Path, identity: str, arrays: Mapping[str, Any]) -> None:
         np.savez(file, identity=np.array(identity), **arrays)
 
 
-def load_state(path: Path, identity: str) -> dict[str, NDArray[Any]] | None:
+def load_state(
+    path: Path,
+    identity: str,
+    argument: str = "checkpoint",
+    expected: str = "sums of this very analysis",
+) -> dict[str, NDArray[Any]] | None:
     """Read the state, or return None if there is none yet.
+
+    ``argument`` and ``expected`` are what an error says.
 
     Raises
     ------
@@ -49,12 +56,12 @@ def load_state(path: Path, identity: str) -> dict[str, NDArray[Any]] | None:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise InputError(
-            "checkpoint", expected="sums saved by neuroigc", got=f"{path} ({error})", fix=fix
+            argument, expected="sums saved by neuroigc", got=f"{path} ({error})", fix=fix
         ) from error
     if str(arrays.pop("identity", "")) != identity:
         raise InputError(
-            "checkpoint",
-            expected="sums of this very analysis",
+            argument,
+            expected=expected,
             got=f"{path} with those of another model, data or options",
             fix=fix,
         )

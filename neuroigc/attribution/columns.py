@@ -31,6 +31,7 @@ class Columns:
     Attributes
     ----------
     n_components, n_groups, n_columns : int
+    group_names : list of str
     shape : tuple of int
         Shape of the pooled map.
     """
@@ -47,7 +48,7 @@ class Columns:
         self.n_inputs = int(np.prod(input_shape))
         self.n_components = int(np.prod(self.shape))
         self.groups = [torch.from_numpy(index).to(device) for index in groups.values()]
-        self.n_groups = len(self.groups)
+        self.group_names, self.n_groups = list(groups), len(self.groups)
         self.n_columns = self.n_components + self.n_groups
         # Which input components make a pooled one: (n_components, pool * pool).
         members = np.arange(self.n_inputs).reshape(1, *input_shape)
@@ -105,14 +106,16 @@ def _pool_windows(maps: NDArray[Any], pool: int) -> NDArray[Any]:
     return windows.reshape(len(maps), -1, pool * pool)
 
 
-def check_groups(groups: Mapping[str, Any] | None, n_inputs: int) -> dict[str, NDArray[np.int64]]:
-    """Return groups as index arrays over the flattened input.
+def check_groups(
+    groups: Mapping[str, Any] | None, n_inputs: int, path: str = ""
+) -> dict[str, NDArray[np.int64]]:
+    """Return groups as index arrays over the flattened input; of trees, stems before branches.
 
     Raises
     ------
     InputError
         If a mask has the wrong length, an index is out of range or repeated, or a group is
-        neither mask nor indices.
+        neither mask nor indices, or the branches of a tree overlap.
     """
     if groups is not None and not isinstance(groups, Mapping):
         raise InputError(
@@ -120,31 +123,52 @@ def check_groups(groups: Mapping[str, Any] | None, n_inputs: int) -> dict[str, N
         )
     checked: dict[str, NDArray[np.int64]] = {}
     for name, members in (groups or {}).items():
-        argument = f"groups[{name!r}]"
-        array = members.detach().cpu().numpy() if hasattr(members, "detach") else members
-        array = np.asarray(array)
-        if array.size == 0:
-            array = array.astype(np.int64)
-        if array.dtype == bool:
-            if array.size != n_inputs:
+        if isinstance(members, Mapping):
+            branches = check_groups(members, n_inputs, f"{path}{name}/")
+            leaves = [
+                index for leaf, index in branches.items() if leaf.count("/") == path.count("/") + 1
+            ]
+            together = np.concatenate([*leaves, np.empty(0, np.int64)])
+            if len(np.unique(together)) != len(together):
                 raise InputError(
-                    argument,
-                    expected=f"a mask over the {n_inputs} input components",
-                    got=f"a mask of {array.size}",
+                    f"groups[{path + str(name)!r}]",
+                    expected="branches of a tree that do not overlap, so that they add up",
+                    got=f"{len(together) - len(np.unique(together))} components in several",
+                    fix="Give overlapping groups names of their own.",
                 )
-            array = np.flatnonzero(array)
-        if not np.issubdtype(array.dtype, np.integer):
-            raise InputError(
-                argument, expected="indices or a boolean mask", got=f"an array of {array.dtype}"
+            checked |= {f"{path}{name}": together, **branches}
+        else:
+            checked[f"{path}{name}"] = _check_members(
+                f"groups[{path + str(name)!r}]", members, n_inputs
             )
-        index = array.reshape(-1).astype(np.int64)
-        if index.size and (index.min() < 0 or index.max() >= n_inputs):
+    return checked
+
+
+def _check_members(argument: str, members: Any, n_inputs: int) -> NDArray[np.int64]:
+    """Return a group as indices."""
+    array = members.detach().cpu().numpy() if hasattr(members, "detach") else members
+    array = np.asarray(array)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype == bool:
+        if array.size != n_inputs:
             raise InputError(
                 argument,
-                expected=f"indices from 0 to {n_inputs - 1}",
-                got=f"{index.min()} to {index.max()}",
+                expected=f"a mask over the {n_inputs} input components",
+                got=f"a mask of {array.size}",
             )
-        if len(np.unique(index)) != len(index):
-            raise InputError(argument, expected="each index once", got="repeated indices")
-        checked[str(name)] = index
-    return checked
+        array = np.flatnonzero(array)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            argument, expected="indices or a boolean mask", got=f"an array of {array.dtype}"
+        )
+    index: NDArray[np.int64] = array.reshape(-1).astype(np.int64)
+    if index.size and (index.min() < 0 or index.max() >= n_inputs):
+        raise InputError(
+            argument,
+            expected=f"indices from 0 to {n_inputs - 1}",
+            got=f"{index.min()} to {index.max()}",
+        )
+    if len(np.unique(index)) != len(index):
+        raise InputError(argument, expected="each index once", got="repeated indices")
+    return index

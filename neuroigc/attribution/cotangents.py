@@ -49,6 +49,8 @@ class CotangentEngine(Engine):
             return torch.cat([self.differentiate(p, block.stratum, latent=False) for p in parts])
 
         state = self.start(block, slopes, self.problem.factors.stem.n_hidden)
+        if self.settings.n_permutations:
+            state.plain = torch.zeros_like(state.residual[: state.n_samples])
         state.probe += self._probe(state, self._trapezoids(state, slice(None)))
         self.close_probe(state)
         return state
@@ -70,6 +72,10 @@ class CotangentEngine(Engine):
         for part, on_path in self.deviations(state, second, shift, slopes):
             torch.mul(on_path, weights[part, :, None], out=residual[part])
             torch.mul(on_path, weight, out=deviations[part])
+        if state.plain is not None:
+            state.plain += deviations
+            if self.problem.bank is None:
+                state.plain.index_add_(0, second, deviations.to(state.plain.dtype))
         if state.n_rounds < self.n_kept_rounds:
             state.pairs.append(deviations)
         residual.index_add_(0, second, residual[:n].clone(), alpha=-1)
@@ -104,6 +110,18 @@ class CotangentEngine(Engine):
         cotangents = self._trapezoids(state, part)[:, outputs]
         cotangents += (state.residual[part, outputs] / state.n_rounds).to(cotangents.dtype)
         return self.problem.factors.stem.pull(cotangents).mul_(x[:, None])
+
+    def sample_maps(self, state: BlockState, part: slice, x: Tensor) -> Iterator[Tensor]:
+        """Yield rows' mean attributions, for each slice of outputs.
+
+        That what a path deviates from the line may go along with its partner is neglected.
+        """
+        for outputs in self.output_slices:
+            slopes = (state.slopes[part, outputs] + state.mean_slope[outputs]) / 2
+            if state.plain is not None:
+                slopes += (state.plain[part, outputs] / state.n_rounds).to(slopes.dtype)
+            maps = self.problem.factors.stem.pull(slopes).mul_(x[:, None])
+            yield self.problem.columns.reduce(maps)
 
     def contract(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the map, that of a bank of baselines included."""

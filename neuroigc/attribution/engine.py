@@ -21,6 +21,7 @@ from neuroigc.attribution.gradients import gradients
 from neuroigc.attribution.influences import GroupDeviations, add_group_influences
 from neuroigc.attribution.pairs import Block, draw_bank_pairs, draw_pairs
 from neuroigc.attribution.paths import draw_points
+from neuroigc.attribution.permutations import draw_permutations, null_maps
 from neuroigc.attribution.problem import Problem
 from neuroigc.attribution.state import BlockState, Spread
 
@@ -45,12 +46,15 @@ class Settings:
         Components on which the numerical error is measured.
     n_sample_groups : int
         Random groups of samples whose spread gives the standard errors.
+    n_permutations : int
+        Of the targets, whose maps are made beside the map.
     """
 
     seed: int = 0
     n_rows: int | None = None
     n_probe: int = 512
     n_sample_groups: int = 128
+    n_permutations: int = 0
 
 
 class Engine(ABC):
@@ -74,11 +78,19 @@ class Engine(ABC):
         self.probe_columns, members = problem.columns.probe(settings.n_probe, settings.seed)
         self.probe_shape, self.probe_members = members.shape, members.reshape(-1)
         self.chunk_numbers = problem.samples.chunk_numbers
-        n_maps = max(1, self.chunk_numbers // max(problem.samples.n_inputs, problem.columns.n_columns))
+        n_maps = max(
+            1, self.chunk_numbers // max(problem.samples.n_inputs, problem.columns.n_columns)
+        )
         self.output_slices = [
             slice(v, min(v + n_maps, problem.n_outputs))
             for v in range(0, problem.n_outputs, n_maps)
         ]
+        self.permuted: Tensor | None = None
+        if settings.n_permutations:
+            drawn = draw_permutations(
+                problem.strata, problem.keys, settings.n_permutations, settings.seed
+            )
+            self.permuted = torch.from_numpy(drawn).to(problem.targets.device)
 
     @property
     @abstractmethod
@@ -130,6 +142,10 @@ class Engine(ABC):
     @abstractmethod
     def group_deviations(self, state: BlockState) -> Iterator[GroupDeviations]:
         """Yield what the kept pairs deviate, by group of components and slice of outputs."""
+
+    @abstractmethod
+    def sample_maps(self, state: BlockState, part: slice, x: Tensor) -> Iterator[Tensor]:
+        """Yield rows' mean attributions (n, n_outputs, n_columns), for each slice of outputs."""
 
     def start(self, block: Block, slopes: Callable[[Tensor], Tensor], width: int) -> BlockState:
         """Return the state of a block before its first round, its probe still empty."""
@@ -368,6 +384,22 @@ class Engine(ABC):
                 sums.add("map", -k * excess, outputs, problem.n_outputs)
         if problem.columns.n_groups:
             add_group_influences(self, state, sums, group_of, on_groups)
+        if self.permuted is not None:
+            self._add_null(state, self.permuted, sums)
+
+    def _add_null(self, state: BlockState, permuted: Tensor, sums: Sums) -> None:
+        """Add a block's part of the maps of permuted targets."""
+        problem, n = self.problem, state.n_samples
+        given = permuted[:, torch.from_numpy(state.block.samples).to(permuted.device)].long()
+        n_maps = self.output_slices[0].stop
+        for part in self.row_chunks(n, max(n_maps, state.slopes.shape[1])):
+            x = self.rows(state, part)
+            maps = self.sample_maps(state, part, x)
+            for outputs, own in zip(self.output_slices, maps, strict=True):
+                null = null_maps(problem.targets[:, outputs], given, part, own)
+                sums.add(
+                    "null", state.n_rounds * null, outputs, problem.n_outputs, dtype=torch.float32
+                )
 
     def _means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor]:
         """Return a block's mean attribution, and E[c g], by trapezoids.

@@ -22,7 +22,7 @@ from neuroigc.attribution.pairs import Block, draw_blocks
 from neuroigc.attribution.state import BlockState
 from neuroigc.attribution.team import Team
 
-__all__ = ["Estimate", "Estimator", "numerical_errors"]
+__all__ = ["Estimate", "Estimator", "exceeds", "numerical_errors"]
 
 # Bytes of the samples' state up to which it is kept between rounds. Which pairs are drawn depends
 # on it and on the size of blocks, so neither depends on the memory that may be used.
@@ -219,7 +219,7 @@ class Estimator:
         if self.team.is_shard:
             return allowed
         errors, gaps = self._errors()
-        if self.excess(errors, gaps) <= 1:
+        if not exceeds(errors, gaps, self.tolerance):
             return 0
         # Errors fall with the root of the rounds; of gaps there is but one draw to go by.
         by_gap = min((_typical(gaps) / (GAP_SHARE * self.tolerance)) ** 2, 2.0)
@@ -227,12 +227,7 @@ class Estimator:
         return min(max(2, math.ceil(done * min(factor, 4.0)) - done), allowed)
 
     def _goes_on(self) -> bool:
-        return self.team.is_shard or self.excess(*self._errors()) > 1
-
-    def excess(self, errors: Tensor, gaps: Tensor) -> float:
-        """Return the larger of error and gap, in units of what is wanted."""
-        wanted_gap = GAP_SHARE * self.tolerance
-        return max(_typical(errors) / self.tolerance, _typical(gaps) / wanted_gap)
+        return self.team.is_shard or exceeds(*self._errors(), self.tolerance)
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
@@ -288,6 +283,11 @@ def numerical_errors(sums: Sums, n_rounds: int) -> Tensor:
     return torch.where(variance > 0, (variance / size).sqrt(), 0.0)
 
 
-def _typical(errors: Tensor) -> float:
-    sizes = errors.abs()
+def exceeds(errors: Any, gaps: Any, tolerance: float) -> bool:
+    """Return whether numerical errors or completeness gaps are larger than is wanted."""
+    return _typical(errors) > tolerance or _typical(gaps) > GAP_SHARE * tolerance
+
+
+def _typical(errors: Any) -> float:
+    sizes = torch.as_tensor(errors).abs()
     return float(sizes.max() if len(sizes) <= FEW_OUTPUTS else sizes.median())

@@ -6,26 +6,27 @@ equations 8 and 9; here over pairs of samples and with both affine ends of the m
 
 from __future__ import annotations
 
-import numbers
+import inspect
 import os
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuroigc._files import make_output_folder
-from neuroigc._validation import InputError
+from neuroigc._validation import InputError, check_count
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, check_baseline
 from neuroigc.attribution.checkpoint import fingerprint
 from neuroigc.attribution.cotangents import CotangentEngine
 from neuroigc.attribution.engine import Engine, Settings
-from neuroigc.attribution.estimate import Estimate, Estimator
+from neuroigc.attribution.estimate import Estimator, exceeds
 from neuroigc.attribution.gradients import (
     borrow,
     check_module,
@@ -35,14 +36,13 @@ from neuroigc.attribution.gradients import (
 from neuroigc.attribution.latents import LatentEngine
 from neuroigc.attribution.problem import Problem, prepare
 from neuroigc.attribution.results import IGCResult
+from neuroigc.attribution.team import assemble_team
+from neuroigc.attribution.totals import Totals
 
-__all__ = ["integrated_gradient_correlation"]
+__all__ = ["attribute_shard", "integrated_gradient_correlation"]
 
 # Gradients per sample at which to stop, met tolerance or not: the paper's 32 baselines x 32 steps.
 MAX_GRADIENTS = 1024
-# The most of a variance over samples that is taken for noise of the pairs drawn, lest a poor
-# estimate of the noise take everything.
-MOST_NOISE = 0.5
 
 
 def integrated_gradient_correlation(
@@ -58,6 +58,8 @@ def integrated_gradient_correlation(
     tolerance: float = 0.05,
     max_gradients: int | None = None,
     batch_size: int | None = None,
+    memory: float = 1.0,
+    n_permutations: int = 0,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: bool = False,
@@ -70,6 +72,11 @@ def integrated_gradient_correlation(
     mean over pairs of ``(y_i - y_j) IG_l(x_i, x_j)``: estimated from random pairs, with a
     control variate from the gradients at the samples, until the error is below ``tolerance``.
 
+    All random choices depend on the seed and on the samples themselves, so that their order, the
+    memory, the batch size and the number of processes change nothing but rounding. Under
+    torchrun, or wherever else `torch.distributed` was started, the processes share the work and
+    each returns the whole result.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -77,14 +84,18 @@ def integrated_gradient_correlation(
         evaluated in evaluation mode and left as it was found.
     inputs : array, memory map or tensor of shape (n_samples, *input_shape)
         Streamed; at least three samples.
-    targets : array or tensor of shape (n_samples, n_outputs) or (n_samples,)
+    targets : array or tensor of shape (n_samples, n_outputs) or (n_samples,), or None
         True values of the model's outputs. For classes: one-hot, and a model of probabilities.
+        None for the predictions themselves: integrated gradient auto-correlation (IGaC), which
+        sums to 1, for data without labels.
     baseline : PairedBaseline, SampledBaseline, GivenBaseline, MeanBaseline or ZeroBaseline
     conditions : array of shape (n_samples,), optional
         Fed to the model beside the input and never attributed (for example, subject ids). Samples
         are compared within conditions only, and ``correlation`` is the one within conditions.
     groups : dict of str to indices or boolean mask, optional
         Sets of components of the flattened input, whose values are summed; they may overlap.
+        Where a name stands for another dict, it is a tree: "visual" is the sum of its branches
+        "visual/V1", "visual/V2" and so on, which may not overlap.
     outputs : sequence of int, optional
         Output columns to attribute; all by default.
     pool : int
@@ -93,10 +104,16 @@ def integrated_gradient_correlation(
         Relative numerical error wanted, of every output's map, or of the median one if there are
         more than ten. The completeness gap wanted is a fifth of it.
     max_gradients : int, optional
-        Most gradients to take per sample, at least 5. Without, 1024, and a warning if that was
+        Most gradients to take per sample, at least 3. Without, 1024, and a warning if that was
         not enough.
     batch_size : int, optional
         Points differentiated at once; has no influence on the result but by rounding.
+    memory : float
+        GiB that may be used beyond inputs, model and result (roughly); has no influence on the
+        result but by rounding.
+    n_permutations : int
+        Permutations of the targets over the samples (within conditions), for p-values. They take
+        no further gradients, but products: a thousand cost about as much as all else.
     device : str or torch.device
         "auto" takes CUDA if there is one, else where the model is.
     seed : int
@@ -104,7 +121,8 @@ def integrated_gradient_correlation(
     progress : bool
         Show a progress bar.
     checkpoint : path, optional
-        File of the sums so far; if it exists, the work goes on from there.
+        File of the sums so far; if it exists, the work goes on from there. Of several processes,
+        each has its own, with its number in the name.
 
     Returns
     -------
@@ -125,12 +143,124 @@ def integrated_gradient_correlation(
     >>> bool(abs(result.completeness_gap[0]) < 1e-10)
     True
     """
+    options = dict(
+        baseline=baseline, conditions=conditions, groups=groups, outputs=outputs, pool=pool,
+        tolerance=tolerance, max_gradients=max_gradients, batch_size=batch_size, memory=memory,
+        n_permutations=n_permutations, device=device, seed=seed, progress=progress,
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    totals, _ = _run(model, inputs, targets, shard=None, **options)
+    result = totals.result()
+    gaps, wanted = abs(result.completeness_gap), totals.settings["tolerance"]
+    if max_gradients is None and exceeds(result.numerical_error, gaps, wanted):
+        warnings.warn(
+            f"A tolerance of {tolerance} is not met after {result.n_gradients} gradients per "
+            "sample; see numerical_error and completeness_gap.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return result
+
+
+def attribute_shard(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    *,
+    shard: tuple[int, int],
+    max_gradients: int,
+    **options: Any,
+) -> None:
+    """Do one of n shares of an attribution and keep its sums in a file, for `merge_shards`.
+
+    For job arrays, whose jobs cannot talk to each other: no shard can tell the error of the
+    whole, so each takes as many gradients as it is told to.
+
+    Parameters
+    ----------
+    path : path
+        File to write. Its folder is made if need be.
+    model, inputs, targets
+        As for `integrated_gradient_correlation`; all of the data, for every shard.
+    shard : tuple of int
+        Number of this shard, from 1 on, and of all shards.
+    max_gradients : int
+        Gradients to take per sample, at least 3.
+    **options
+        Further options of `integrated_gradient_correlation`, the same for every shard.
+
+    Raises
+    ------
+    InputError
+        As `integrated_gradient_correlation`, and for a shard that is none.
+    """
+    if unknown := set(options) - set(_DEFAULTS):
+        raise InputError(
+            "options",
+            expected=f"among {', '.join(_DEFAULTS)}",
+            got=", ".join(sorted(unknown)),
+        )
+    try:
+        number, size = shard
+    except (TypeError, ValueError) as error:
+        raise InputError("shard", expected="two numbers, i of n", got=repr(shard)) from error
+    if check_count("shard", number) > check_count("shard", size):
+        raise InputError("shard", expected=f"a number from 1 to {size}", got=repr(number))
+    make_output_folder(Path(path).parent, "path")
+    options = {**_DEFAULTS, **options, "max_gradients": max_gradients}
+    totals, identity = _run(model, inputs, targets, shard=(number, size), **options)
+    totals.settings["shard"] = [int(number), int(size)]
+    totals.save(Path(path), identity)
+
+
+_DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(integrated_gradient_correlation).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "max_gradients"
+}
+
+
+def _run(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any,
+    *,
+    shard: tuple[int, int] | None,
+    baseline: Baseline,
+    conditions: Any,
+    groups: Mapping[str, Any] | None,
+    outputs: Any,
+    pool: int,
+    tolerance: float,
+    max_gradients: int | None,
+    batch_size: int | None,
+    memory: float,
+    n_permutations: int,
+    device: str | torch.device,
+    seed: int,
+    progress: bool,
+    checkpoint: str | os.PathLike[str] | None,
+) -> tuple[Totals, str]:
+    """Return the sums of an attribution, or of a shard of it, and a digest of what they are of."""
     check_module(model)
     baseline = check_baseline(baseline)
-    _check_options(tolerance, max_gradients, batch_size, seed)
-    place = choose_device(device, model)
+    for name, number in (("tolerance", tolerance), ("memory", memory)):
+        if not (isinstance(number, Real) and number > 0):
+            raise InputError(name, expected="a number above 0", got=repr(number))
+    if max_gradients is not None:
+        # Two rounds of pairs are the least from which an error can be told.
+        max_gradients = check_count("max_gradients", max_gradients, 3)
+    if batch_size is not None:
+        batch_size = check_count("batch_size", batch_size)
+    seed, n_permutations = (
+        check_count("seed", seed, 0),
+        check_count("n_permutations", n_permutations, 0),
+    )
+    place, team = choose_device(device, model), assemble_team(shard)
     if checkpoint is not None:
         make_output_folder(Path(checkpoint).parent, "checkpoint")
+        checkpoint = team.own_path(Path(checkpoint))
     with torch.inference_mode(False), borrow(model, place) as borrowed:
         problem = prepare(
             borrowed,
@@ -144,76 +274,51 @@ def integrated_gradient_correlation(
             device=place,
             seed=seed,
             progress=progress,
+            memory=memory,
+            team=team,
         )
-        engine = choose_engine(problem, seed=seed, n_rows=batch_size)
+        engine = choose_engine(problem, Settings(seed, batch_size, n_permutations=n_permutations))
+        _check_null(problem, n_permutations, memory)
         settings = {
             "baseline": type(baseline).__name__,
+            "auto_correlation": targets is None,
             "pool": pool,
-            "seed": int(seed),
-            "n_points": engine.settings.n_points,
+            "seed": seed,
+            "n_permutations": n_permutations,
             "outputs": problem.chosen.tolist(),
-            "groups": list(groups or {}),
+            "groups": problem.columns.group_names,
             "n_strata": len(problem.centre),
             "input_shape": list(problem.samples.shape),
             "regime": type(engine).__name__,
             "stem": type(problem.factors.stem).__name__,
             "dtype": str(problem.samples.dtype),
         }
-        identity = "" if checkpoint is None else _identity(borrowed, problem, settings)
+        whole = _identity(borrowed, problem, settings)
         estimator = Estimator(
             engine,
             tolerance=tolerance,
             max_gradients=MAX_GRADIENTS if max_gradients is None else max_gradients,
             checkpoint=None if checkpoint is None else Path(checkpoint),
-            identity=identity,
+            identity=f"{whole} {team.rank} {team.size}",
             progress=progress,
+            team=team,
         )
         many = isinstance(engine, LatentEngine)
         with remembered_slopes(borrowed) if many else nullcontext():
             estimate = estimator.run()
     settings |= {
         "tolerance": float(tolerance),
-        "max_gradients": None if max_gradients is None else int(max_gradients),
-        "batch_size": None if batch_size is None else int(batch_size),
+        "max_gradients": max_gradients,
+        "batch_size": batch_size,
+        "memory": float(memory),
         "device": str(place),
-        "n_rounds": estimate.n_rounds,
+        "n_processes": team.size if team.talks else 1,
     }
-    if max_gradients is None and not estimate.is_accurate:
-        warnings.warn(
-            f"A tolerance of {tolerance} is not met after {estimate.n_gradients} gradients per "
-            "sample; see numerical_error and completeness_gap.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return _result(problem, estimate, settings)
+    return Totals.of(problem, estimate, settings), f"{whole} {max_gradients}"
 
 
-def _check_options(
-    tolerance: float, max_gradients: int | None, batch_size: int | None, seed: int
-) -> None:
-    if not (isinstance(tolerance, numbers.Real) and tolerance > 0):
-        raise InputError("tolerance", expected="a number above 0", got=repr(tolerance))
-    if max_gradients is not None and not _is_count(max_gradients, 5):
-        raise InputError(
-            "max_gradients",
-            expected="5 or more, a whole number",
-            got=repr(max_gradients),
-            fix="Two rounds of pairs are the least from which an error can be told.",
-        )
-    if batch_size is not None and not _is_count(batch_size, 1):
-        raise InputError("batch_size", expected="1 or more, a whole number", got=repr(batch_size))
-    if not _is_count(seed, 0):
-        raise InputError("seed", expected="an integer, 0 or more", got=repr(seed))
-
-
-def _is_count(value: object, fewest: int) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return whole and bool(value >= fewest)  # type: ignore[operator]
-
-
-def choose_engine(problem: Problem, *, seed: int = 0, n_rows: int | None = None) -> Engine:
+def choose_engine(problem: Problem, settings: Settings) -> Engine:
     """Choose the regime that takes fewer backward passes per point."""
-    settings = Settings(seed=seed, n_rows=n_rows)
     head = problem.factors.head
     if head is not None and head[0].shape[1] < problem.n_outputs:
         # Products over all outputs are what a group of samples costs.
@@ -224,44 +329,24 @@ def choose_engine(problem: Problem, *, seed: int = 0, n_rows: int | None = None)
     return CotangentEngine(problem, settings)
 
 
+def _check_null(problem: Problem, n_permutations: int, memory: float) -> None:
+    """Raise if the maps of permuted targets are too much for the memory."""
+    wanted = 4 * (n_permutations + 1) * problem.n_outputs * problem.columns.n_columns / 2**30
+    if n_permutations and wanted > memory / 2:
+        raise InputError(
+            "n_permutations",
+            expected=f"maps that take half of the memory of {memory:g} GiB",
+            got=f"{n_permutations} permutations of {problem.n_outputs} outputs, {wanted:.1f} GiB",
+            fix="Take fewer permutations, choose outputs, pool, or give more memory (memory=).",
+        )
+
+
 def _identity(model: nn.Module, problem: Problem, settings: dict[str, Any]) -> str:
-    """Return a digest of model, data and options, for the checkpoint."""
-    samples = problem.samples
-    ends = samples.rows(slice(0, 4)), samples.rows(slice(len(samples) - 4, len(samples)))
-    tensors = (*model.state_dict().values(), problem.targets, *ends)
+    """Return a digest of model, data and options, for checkpoints and shards."""
+    tensors = [*model.state_dict().values()]
+    if problem.bank is not None:
+        tensors.append(problem.bank)
+    members = [index.cpu().numpy() for index in problem.columns.groups]
+    arrays = [tensor.float().cpu().numpy() for tensor in tensors]
     # The number tells apart states that hold other sums.
-    return fingerprint({**settings, "state": 2}, *(tensor.cpu().numpy() for tensor in tensors))
-
-
-def _result(problem: Problem, estimate: Estimate, settings: dict[str, Any]) -> IGCResult:
-    """Divide covariances by standard deviations, and put everything in its place."""
-    n, columns, scale = problem.n_samples, problem.columns, problem.scale[:, None]
-    covariance, sums, rounds = estimate.covariance, estimate.sums, estimate.n_rounds
-    n_components, parts = columns.n_components, []
-    kinds = [("", covariance[:, :n_components]), ("group_", covariance[:, n_components:])]
-    for kind, part in kinds if columns.n_groups else kinds[:1]:
-        variance = sums[f"{kind}spread"] - 2 * part * sums[f"{kind}spread_influence"]
-        variance += part**2 * sums[f"{kind}influence"][:, None]
-        if f"{kind}noise" in sums:
-            variance -= torch.minimum(sums[f"{kind}noise"], MOST_NOISE * variance.clamp(min=0))
-        parts.append(variance)
-    variance = torch.cat(parts, 1) / rounds
-    errors = variance.clamp(min=0).sqrt() / n / scale
-    values = covariance / scale
-    shape = (problem.n_outputs, *columns.shape)
-
-    def numpy(tensor: Tensor) -> Any:
-        return tensor.to(problem.samples.dtype).cpu().numpy()
-
-    return IGCResult(
-        attributions=numpy(values[:, :n_components]).reshape(shape),
-        standard_errors=numpy(errors[:, :n_components]).reshape(shape),
-        correlation=problem.correlation.cpu().numpy(),
-        completeness_gap=(values[:, :n_components].sum(1) - problem.correlation).cpu().numpy(),
-        numerical_error=estimate.numerical_error.cpu().numpy(),
-        group_values=numpy(values[:, n_components:]) if columns.n_groups else None,
-        group_standard_errors=numpy(errors[:, n_components:]) if columns.n_groups else None,
-        n_samples=n,
-        n_gradients=estimate.n_gradients,
-        settings=settings,
-    )
+    return fingerprint({**settings, "state": 3}, np.sort(problem.keys), *arrays, *members)

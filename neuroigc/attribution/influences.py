@@ -73,7 +73,8 @@ def add_group_influences(
         values, noise = _influences(engine, state, alone, zeros, attributions)
         rows = torch.from_numpy(state.block.samples).to(values.device)
         sums.add("group_influences", k * values, rows, problem.n_samples)
-        sums.add("group_noise", k * noise * n / max(n - 1, 1))
+        # Of a mean over sweeps, each weighted by its rounds.
+        sums.add("group_noise", k**2 * noise * n / max(n - 1, 1))
         sums.add("group_attributions", k * attributions, rows, problem.n_samples)
         return
     n_groups = len(values)
@@ -139,7 +140,7 @@ def _influences(
                 if paired:
                     # From the partner to the sample, a path is run through the other way.
                     mean.index_add_(0, second, deviations.pairs[k] / n_kept, alpha=-1)
-            attributions[:, outputs, column] = mean
+            attributions[:, outputs, column] = mean - mean.mean(0)
         known = group_sums(deviations.known, group_of, n_groups)
         values[:, outputs, column] += halves.mean(0) + known
         if n_halves == 2:

@@ -21,7 +21,8 @@ Keys = NDArray[np.uint64]
 def digest_rows(rows: NDArray[Any]) -> Keys:
     """Return a key for each row of an array (n, ...), from its bytes."""
     flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    return np.frombuffer(b"".join(hashlib.sha256(row.data).digest()[:8] for row in flat), np.uint64)
+    digests = b"".join(hashlib.sha256(row.data).digest()[:8] for row in flat)
+    return np.frombuffer(digests, np.uint64).copy()
 
 
 def combine_keys(*parts: Keys) -> Keys:

@@ -148,12 +148,22 @@ class LatentEngine(Engine):
         self, state: BlockState, part: slice, x: Tensor, membership: Tensor
     ) -> Iterator[Tensor]:
         """Yield the outputs' maps summed over groups of rows, for each slice of outputs."""
-        maps = self._columns(x[:, None] * (state.slopes[part] + state.mean_slope) / 2)
-        maps += (state.residual[part] / state.n_rounds).to(maps.dtype)
-        maps, targets = maps[..., :-1], state.targets[part]
+        maps, targets = self._latent_maps(state, part, x), state.targets[part]
         for outputs in self.output_slices:
             sums = [
                 self._contract_latents(targets[rows], maps[rows], outputs)
                 for rows in membership.bool()
             ]
             yield torch.stack(sums)
+
+    def sample_maps(self, state: BlockState, part: slice, x: Tensor) -> Iterator[Tensor]:
+        """Yield rows' mean attributions, for each slice of outputs."""
+        maps = self._latent_maps(state, part, x)
+        for outputs in self.output_slices:
+            yield self.head[outputs] @ maps
+
+    def _latent_maps(self, state: BlockState, part: slice, x: Tensor) -> Tensor:
+        """Return rows' mean attributions to latents, (n, n_latents, n_columns)."""
+        maps = self._columns(x[:, None] * (state.slopes[part] + state.mean_slope) / 2)
+        maps += (state.residual[part] / state.n_rounds).to(maps.dtype)
+        return maps[..., :-1]

@@ -130,19 +130,10 @@ def prepare(
 ) -> Problem:
     """Check the data, factorise the model and take all moments that need no gradient."""
     samples = Samples(inputs, device, choose_dtype(model, inputs), memory)
-    y = numbers(targets, "targets")
+    y = None if targets is None else _checked_targets(targets)
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
     if n < 3:
         raise InputError("inputs", expected="at least three samples", got=f"{n}")
-    if n_bad := int((~np.isfinite(y)).sum()):
-        raise InputError(
-            "targets",
-            expected="finite numbers",
-            got=f"{n_bad} NaN or infinite",
-            fix="Leave out the samples that were not measured, in inputs and targets alike.",
-        )
-    y = y[:, None] if y.ndim == 1 else y
-    keys = digest_rows(y.astype(np.float64))
     columns = Columns(samples.shape, pool, check_groups(groups, samples.n_inputs), device)
     condition_rows = condition_tensor(conditions, samples)
     strata = _strata(baseline, conditions, n)
@@ -152,15 +143,22 @@ def prepare(
     example = example.reshape(-1, *samples.shape)
     shown = None if condition_rows is None else condition_rows[:4]
     n_model = run_model(model, example, shown).shape[1]
-    if y.ndim != 2 or y.shape[1] != n_model:
+    if y is not None and (y.ndim != 2 or y.shape[1] != n_model):
         raise InputError(
             "targets",
             expected=f"one column for each of the model's {n_model} outputs",
             got=f"shape {y.shape}",
         )
     chosen = check_outputs(outputs, n_model)
-    y = y[:, chosen]
     factors = factorise(model, example, shown).select(torch.from_numpy(chosen).to(device))
+    # What a sample consists of; predictions are none of it, for they come with rounding.
+    parts = [] if y is None else [digest_rows(y)]
+    if condition_rows is not None:
+        parts.append(digest_rows(condition_rows.cpu().numpy()))
+    if y is None:
+        y = _predictions(factors, samples, condition_rows, len(chosen), team)
+    else:
+        y = y[:, chosen]
 
     n_strata = int(strata.max()) + 1
     stratum_sizes = np.bincount(strata, minlength=n_strata)
@@ -184,10 +182,7 @@ def prepare(
             sums[stratum] += (member.T.to(x.dtype) @ x)[0]
             cross[stratum] += (member * c[part]).T.to(x.dtype) @ x
     team.add(f, input_keys, sums, cross, *([] if hidden is None else [hidden]))
-    parts = [input_keys.cpu().numpy().view(np.uint64), keys]
-    if condition_rows is not None:
-        parts.append(digest_rows(condition_rows.cpu().numpy()))
-    keys = combine_keys(*parts)
+    keys = combine_keys(input_keys.cpu().numpy().view(np.uint64), *parts)
     sizes = torch.from_numpy(stratum_sizes).to(device, torch.float64)
     mean = sums / sizes[:, None]
     cross /= sizes[:, None, None].to(cross.dtype)
@@ -221,6 +216,19 @@ def prepare(
     )
 
 
+def _checked_targets(targets: Any) -> NDArray[np.float64]:
+    """Return the targets as columns, having seen that they are finite."""
+    y = numbers(targets, "targets").astype(np.float64)
+    if n_bad := int((~np.isfinite(y)).sum()):
+        raise InputError(
+            "targets",
+            expected="finite numbers",
+            got=f"{n_bad} NaN or infinite",
+            fix="Leave out the samples that were not measured, in inputs and targets alike.",
+        )
+    return y[:, None] if y.ndim == 1 else y
+
+
 def _strata(baseline: Baseline, conditions: Any, n: int) -> NDArray[np.int64]:
     """Give numbers to the combinations of condition and ``within`` label of the samples."""
     strata = np.zeros(n, np.int64)
@@ -244,6 +252,21 @@ def _strata(baseline: Baseline, conditions: Any, n: int) -> NDArray[np.int64]:
                 fix="Leave those samples out or merge labels.",
             )
     return strata
+
+
+def _predictions(
+    factors: Factors, samples: Samples, conditions: Tensor | None, n_outputs: int, team: Team
+) -> NDArray[np.float64]:
+    """Return the model's outputs for all samples, (n_samples, n_outputs)."""
+    rows = torch.zeros(len(samples), n_outputs, dtype=torch.float64, device=samples.device)
+    for part in team.part_of(samples.chunks()):
+        x = samples.rows(part)
+        check_finite(samples, x)
+        with torch.no_grad():
+            beside = None if conditions is None else conditions[part]
+            rows[part] = factors.outputs(factors.stem(x), beside).double()
+    team.add(rows)
+    return rows.cpu().numpy()
 
 
 def _keeps(factors: Factors, samples: Samples) -> bool:

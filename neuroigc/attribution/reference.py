@@ -73,6 +73,7 @@ def reference_igc_of_pairs(
     *,
     pairs: Sequence[tuple[int, int, float]],
     points: Array,
+    weights: Array | None = None,
     conditions: Any = None,
     strata: Any = None,
     control_variate: bool = False,
@@ -87,11 +88,13 @@ def reference_igc_of_pairs(
         Path end, baseline, and the pair's weight in the mean.
     points : array of shape (n_pairs, n_points)
         Where on each path gradients are taken, from 0 (baseline) to 1.
+    weights : array of shape (n_pairs, n_points), optional
+        Of the points, in means over those of a path; 1 if not given.
     strata : array of shape (n_samples,), optional
         Only samples of the same stratum are compared; correlations are those within strata.
     control_variate : bool
-        Subtract from each pair the trapezoid of its two ends, and add the mean of the trapezoids
-        of all pairs.
+        Subtract from each gradient the straight line between those of the path's two ends, and
+        add the mean of the lines, which are trapezoids, over all pairs.
 
     Returns
     -------
@@ -108,10 +111,12 @@ def reference_igc_of_pairs(
         f[members] -= f[members].mean(0)
     at = [slope(x[i], i) for i in range(n)]
     igc = np.zeros((n_outputs, *x.shape[1:]))
-    for (i, j, weight), ts in zip(pairs, points, strict=True):
-        gradient = np.mean([slope(x[j] + t * (x[i] - x[j]), i) for t in ts], axis=0)
-        if control_variate:
-            gradient = gradient - (at[i] + at[j]) / 2
+    weights = np.ones_like(points) if weights is None else weights
+    for (i, j, weight), ts, ws in zip(pairs, points, weights, strict=True):
+        gradient = np.zeros_like(igc)
+        for t, w in zip(ts, ws, strict=True):
+            line = (1 - t) * at[j] + t * at[i] if control_variate else 0.0
+            gradient = gradient + w * (slope(x[j] + t * (x[i] - x[j]), i) - line) / len(ts)
         for v in range(n_outputs):
             igc[v] += weight / 2 * (y[i, v] - y[j, v]) * (x[i] - x[j]) * gradient[v]
     if control_variate:

@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroigc._files import atomic_path, make_output_folder
-from neuroigc._validation import InputError
+from neuroigc._validation import InputError, check_choice
+from neuroigc.attribution.intervals import (
+    bootstrap_intervals,
+    jackknife_errors,
+    symmetric_intervals,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -134,6 +139,19 @@ class IGCResult(_Result):
         Gradients taken per sample (and output, or latent).
     settings : dict
         How the result was made.
+    p_values : array of shape (n_outputs, *input_shape), or None
+        Of permutations of the targets, if there were any: the probability of a value so large
+        (in relation to its standard deviation over permutations) anywhere in the map of an
+        output whose targets have nothing to do with the inputs. The model stays as it is, so
+        that the chance of its training is no part of it.
+    group_p_values, group_p_values_fwe : arrays of shape (n_outputs, n_groups), or None
+        Likewise of groups: of each by itself, and family-wise, anywhere among the groups.
+    group_influences : array of shape (n_samples, n_outputs, n_groups), or None
+        Of each sample on the groups' covariances, in units of ``group_values``; None where there
+        are many outputs, and only the influence of groups of samples is known.
+    scores : array of shape (2, n_samples, n_outputs), or None
+        z-scores of predictions and targets, whose squares tell the influence on the standard
+        deviations.
     """
 
     attributions: NDArray[Any]
@@ -146,6 +164,66 @@ class IGCResult(_Result):
     n_samples: int
     n_gradients: int
     settings: dict[str, Any] = field(default_factory=dict)
+    p_values: NDArray[np.float64] | None = None
+    group_p_values: NDArray[np.float64] | None = None
+    group_p_values_fwe: NDArray[np.float64] | None = None
+    group_influences: NDArray[np.float32] | None = None
+    scores: NDArray[np.float64] | None = None
+
+    def group_intervals(
+        self,
+        level: float = 0.95,
+        *,
+        method: str = "jackknife",
+        n_resamples: int = 2000,
+        seed: int = 0,
+    ) -> NDArray[np.float64]:
+        """Return confidence intervals of the groups' values.
+
+        They say where the values would be with endlessly many stimuli, of the same model.
+
+        Parameters
+        ----------
+        level : float
+            Between 0 and 1.
+        method : {"jackknife", "bootstrap"}
+            Student's interval around the value, its error from leaving out each sample in turn;
+            or percentiles of values of samples drawn with replacement. With many outputs there
+            is the first only, with the standard errors of the result.
+        n_resamples, seed : int
+            Of the bootstrap.
+
+        Returns
+        -------
+        array of shape (n_outputs, n_groups, 2)
+
+        Raises
+        ------
+        InputError
+            If there are no groups, or the method cannot be.
+        """
+        if self.group_values is None or self.group_standard_errors is None:
+            raise InputError(
+                "groups", expected="a result with groups", got="none", fix="Attribute with groups=."
+            )
+        if not 0 < level < 1:
+            raise InputError("level", expected="a number between 0 and 1", got=repr(level))
+        check_choice("method", method, ("jackknife", "bootstrap"))
+        if self.group_influences is None or self.scores is None:
+            if method == "bootstrap":
+                raise InputError(
+                    "method",
+                    expected="jackknife where there are many outputs",
+                    got="bootstrap",
+                    fix="Or choose fewer outputs (outputs=), so that each sample is known.",
+                )
+            errors = self.group_standard_errors
+            return symmetric_intervals(self.group_values, errors, self.n_samples, level)
+        data = self.group_values, self.group_influences, self.scores
+        if method == "bootstrap":
+            return bootstrap_intervals(*data, level=level, n_resamples=n_resamples, seed=seed)
+        errors = jackknife_errors(*data)
+        return symmetric_intervals(self.group_values, errors, self.n_samples, level)
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with one row per output and group.

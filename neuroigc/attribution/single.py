@@ -27,7 +27,6 @@ from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.gradients import borrow, check_module, choose_device, gradients
 from neuroigc.attribution.results import IGResult
 from neuroigc.attribution.samples import (
-    CHUNK_NUMBERS,
     Samples,
     check_finite,
     check_outputs,
@@ -38,6 +37,8 @@ from neuroigc.attribution.samples import (
 
 __all__ = ["Paths", "attribute_samples"]
 
+# Numbers held at once in one array.
+CHUNK_NUMBERS = 2**23
 # Most samples whose paths are drawn at once.
 MOST_DRAWN = 1024
 

@@ -73,6 +73,9 @@ class BlockState:
         The deviations of the pairs of the first rounds one by one, from which groups' standard
         errors tell what a sample does as another one's partner: gradients behind the stem, or
         latents' attributions to groups. Not yet weighted by the targets.
+    plain : Tensor of shape (n_samples, n_values, any) or None
+        Sums over rounds of what the paths of a sample deviate, whatever the targets; kept for
+        permutations of these.
     n_rounds : int
     """
 
@@ -88,6 +91,7 @@ class BlockState:
     rounds: Spread
     cycles: Spread
     pairs: list[Tensor] = field(default_factory=list)
+    plain: Tensor | None = None
     n_rounds: int = 0
 
     @property
@@ -102,6 +106,8 @@ class BlockState:
             arrays[f"{name}_total"] = spread.total.cpu().numpy()
             arrays[f"{name}_squares"] = spread.squares.cpu().numpy()
             arrays[f"{name}_n"] = np.array(spread.n)
+        if self.plain is not None:
+            arrays["plain"] = self.plain.cpu().numpy()
         arrays |= {f"pairs{k}": values.cpu().numpy() for k, values in enumerate(self.pairs)}
         return arrays
 
@@ -113,5 +119,7 @@ class BlockState:
             spread.total = torch.from_numpy(arrays[f"{name}_total"]).to(spread.total)
             spread.squares = torch.from_numpy(arrays[f"{name}_squares"]).to(spread.squares)
             spread.n = int(arrays[f"{name}_n"])
+        if "plain" in arrays:
+            self.plain = torch.from_numpy(arrays["plain"]).to(self.residual)
         n_kept = sum(name.startswith("pairs") for name in arrays)
         self.pairs = [torch.from_numpy(arrays[f"pairs{k}"]).to(self.slopes) for k in range(n_kept)]

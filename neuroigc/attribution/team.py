@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -39,6 +40,12 @@ class Team:
     def is_shard(self) -> bool:
         """Return whether there are other members that cannot be asked."""
         return self.size > 1 and not self.talks
+
+    def own_path(self, path: Path) -> Path:
+        """Return a name of this member's own."""
+        if self.size == 1:
+            return path
+        return path.with_name(f"{path.stem}-{self.rank + 1}of{self.size}{path.suffix}")
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """Return this member's share of the work."""
@@ -77,7 +84,8 @@ class Team:
 def assemble_team(shard: tuple[int, int] | None) -> Team:
     """Return the team this process belongs to: a shard of a job array, torchrun's, or itself."""
     if shard is not None:
-        return Team(*shard)
+        number, size = shard
+        return Team(number - 1, size)
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         size = distributed.get_world_size()

@@ -1,0 +1,240 @@
+"""From sums to a result: the same for one run, for several processes, and for merged shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuroigc._validation import InputError
+from neuroigc.attribution.accumulators import Sums
+from neuroigc.attribution.checkpoint import load_state, save_state
+from neuroigc.attribution.estimate import Estimate, numerical_errors
+from neuroigc.attribution.permutations import (
+    component_p_values,
+    draw_permutations,
+    group_p_values,
+    permuted_groups,
+)
+from neuroigc.attribution.problem import Problem
+from neuroigc.attribution.results import IGCResult
+
+__all__ = ["Totals", "merge_shards"]
+
+# The most of a variance over samples that is taken for noise of the pairs drawn, lest a poor
+# estimate of the noise take everything.
+MOST_NOISE = 0.5
+# Of what all members know alike, and of what each adds to.
+_COMMON = ("strata", "keys", "targets", "predictions", "scale", "correlation")
+_IDENTITY = "shard of an attribution"
+
+
+@dataclass
+class Totals:
+    """All that a result is made of.
+
+    Attributes
+    ----------
+    settings : dict
+        How the sums were made.
+    common : dict of arrays
+        What is known of all samples without a gradient: strata, keys, centred targets and
+        predictions (n_samples, n_outputs), scale and correlation (n_outputs,).
+    sums : Sums
+        What samples and rounds add.
+    """
+
+    settings: dict[str, Any]
+    common: dict[str, np.ndarray]
+    sums: Sums
+
+    @classmethod
+    def of(cls, problem: Problem, estimate: Estimate, settings: dict[str, Any]) -> Totals:
+        """Gather what was found."""
+        columns = problem.columns
+        counts = {
+            "n_rounds": estimate.n_rounds,
+            "n_gradients": estimate.n_gradients,
+            "shape": list(columns.shape),
+            "n_components": columns.n_components,
+        }
+        common = {name: getattr(problem, name) for name in _COMMON}
+        arrays = {k: v.cpu().numpy() if isinstance(v, Tensor) else v for k, v in common.items()}
+        return cls({**settings, **counts}, arrays, estimate.sums)
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write a shard's totals to a file."""
+        header = json.dumps({"settings": self.settings, "identity": identity})
+        arrays = {f"common/{name}": array for name, array in self.common.items()}
+        arrays |= {f"sums/{name}": array for name, array in self.sums.to_arrays().items()}
+        save_state(path, _IDENTITY, {"header": np.array(header), **arrays})
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Totals, str]:
+        """Read a shard's totals, and the digest of what they are of."""
+        arrays = load_state(path, _IDENTITY, "paths", "the file of a shard")
+        if arrays is None:
+            raise InputError("paths", expected="files of shards", got=f"no file {path}")
+        header = json.loads(str(arrays.pop("header")))
+        parts: dict[str, dict[str, np.ndarray]] = {"common": {}, "sums": {}}
+        for name, array in arrays.items():
+            kind, _, rest = name.partition("/")
+            parts[kind][rest] = array
+        sums = Sums.from_arrays(parts["sums"], torch.device("cpu"))
+        return cls(header["settings"], parts["common"], sums), str(header["identity"])
+
+    def result(self) -> IGCResult:
+        """Divide covariances by standard deviations, and put everything in its place."""
+        settings, sums = dict(self.settings), self.sums
+        n_rounds, n_gradients = settings["n_rounds"], settings.pop("n_gradients")
+        shape, n_components = settings.pop("shape"), settings.pop("n_components")
+        dtype, n = settings["dtype"].removeprefix("torch."), len(self.common["strata"])
+        correlation = self.common["correlation"]
+        scale = torch.from_numpy(self.common["scale"])[:, None]
+        covariance = (sums["map"] / n_rounds).cpu() / n
+        values = covariance / scale
+        on_groups = values[:, n_components:]
+        errors = self._errors(covariance[:, :n_components]) / n / scale
+        group_errors, influences = None, None
+        if on_groups.shape[1]:
+            if "group_influences" in sums:
+                influence, group_variance = self._group_influences(on_groups)
+                influences = influence.numpy().astype(np.float32)
+                group_errors = group_variance.clamp(min=0).sqrt() / n
+            else:
+                group_errors = self._errors(covariance[:, n_components:], "group_") / n / scale
+        tests: dict[str, Any] = {}
+        if "null" in sums:
+            null = sums["null"].cpu().numpy()
+            tests["p_values"] = component_p_values(null[..., :n_components])
+            tests["p_values"] = tests["p_values"].reshape(len(values), *shape)
+            if on_groups.shape[1]:
+                tests |= group_p_values(self._group_null(null[..., n_components:]))
+        shape = (len(values), *shape)
+
+        def numpy(tensor: Tensor) -> Any:
+            return tensor.numpy().astype(dtype)
+
+        return IGCResult(
+            attributions=numpy(values[:, :n_components]).reshape(shape),
+            standard_errors=numpy(errors).reshape(shape),
+            correlation=correlation,
+            completeness_gap=values[:, :n_components].sum(1).numpy() - correlation,
+            numerical_error=numerical_errors(sums, n_rounds).cpu().numpy(),
+            group_values=numpy(on_groups) if on_groups.shape[1] else None,
+            group_standard_errors=None if group_errors is None else numpy(group_errors),
+            n_samples=n,
+            n_gradients=n_gradients,
+            settings=settings,
+            group_influences=influences,
+            scores=None if influences is None else self._scores(),
+            **tests,
+        )
+
+    def _group_null(self, null: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return groups' values for permuted targets, exactly where samples' are known."""
+        if "group_attributions" not in self.sums:
+            return null
+        attributions = (self.sums["group_attributions"] / self.settings["n_rounds"]).cpu().numpy()
+        common, settings = self.common, self.settings
+        given = draw_permutations(
+            common["strata"], common["keys"], settings["n_permutations"], settings["seed"]
+        )
+        return permuted_groups(attributions, common["targets"], given)
+
+    def _errors(self, covariance: Tensor, prefix: str = "") -> Tensor:
+        """Return sums over samples' standard deviations, from groups of samples."""
+        sums = self.sums
+        variance = sums[f"{prefix}spread"] - 2 * covariance * sums[f"{prefix}spread_influence"]
+        variance = variance.cpu() + covariance**2 * sums[f"{prefix}influence"].cpu()[:, None]
+        if f"{prefix}noise" in sums:
+            variance -= torch.minimum(sums[f"{prefix}noise"].cpu(), MOST_NOISE * variance.clamp(0))
+        errors: Tensor = (variance / self.settings["n_rounds"]).clamp(min=0).sqrt()
+        return errors
+
+    def _group_influences(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return samples' influence on groups' covariances over the scale, and the variance.
+
+        Shapes (n_samples, n_outputs, n_groups), of mean 0 in each stratum, and
+        (n_outputs, n_groups): of the sum over samples of the influence on IGC itself.
+        """
+        scale, n_rounds = torch.from_numpy(self.common["scale"])[:, None], self.settings["n_rounds"]
+        influence = (self.sums["group_influences"] / n_rounds).cpu() / scale
+        strata, scores = self.common["strata"], torch.from_numpy(self._scores())
+        lever = (scores**2).mean(0) - 1
+        variance = torch.zeros_like(values)
+        for stratum in range(int(strata.max()) + 1):
+            member = torch.from_numpy(strata == stratum)
+            influence[member] -= influence[member].mean(0)
+            h = lever[member] - lever[member].mean(0)
+            own = influence[member] - values * h[:, :, None]
+            variance += (own**2).sum(0) * len(own) / max(len(own) - 1, 1)
+        noise = (self.sums["group_noise"] / n_rounds**2).cpu() / scale**2
+        return influence, variance - torch.minimum(noise, MOST_NOISE * variance)
+
+    def _scores(self) -> Any:
+        """Return z-scores of predictions and targets, (2, n_samples, n_outputs)."""
+        both = np.stack([self.common["predictions"], self.common["targets"]])
+        return both / np.sqrt((both**2).mean(1, keepdims=True))
+
+
+def merge_shards(paths: Sequence[str | os.PathLike[str]]) -> IGCResult:
+    """Merge the files of all shards of an attribution into its result.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        What `attribute_shard` wrote for shards 1 to n, in any order.
+
+    Returns
+    -------
+    IGCResult
+        As if one process had taken as many gradients.
+
+    Raises
+    ------
+    InputError
+        If a shard is missing, came twice or belongs to another attribution.
+    """
+    if isinstance(paths, str | os.PathLike) or not len(paths):
+        raise InputError("paths", expected="a list of files of shards", got=repr(paths))
+    merged: Totals | None = None
+    identity, seen = "", dict[int, Path]()
+    for path in map(Path, paths):
+        totals, mine = Totals.load(path)
+        number, size = totals.settings.pop("shard")
+        if merged is None:
+            merged, identity, n_shards = totals, mine, size
+        elif mine != identity or size != n_shards:
+            raise InputError(
+                "paths",
+                expected="shards of one and the same attribution",
+                got=f"{path} with one of another model, data, options or number of shards",
+            )
+        elif number in seen:
+            raise InputError(
+                "paths",
+                expected="each shard once",
+                got=f"shard {number} in {seen[number]} and {path}",
+            )
+        else:
+            merged.sums.merge(totals.sums)
+        seen[number] = path
+    missing = [str(number) for number in range(1, n_shards + 1) if number not in seen]
+    if merged is None or missing:
+        raise InputError(
+            "paths",
+            expected=f"all {n_shards} shards",
+            got=f"none of number {', '.join(missing)}",
+            fix="Run the missing shards, then merge again.",
+        )
+    merged.settings["n_shards"] = n_shards
+    return merged.result()
