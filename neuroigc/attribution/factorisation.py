@@ -87,7 +87,7 @@ def factorise(model: nn.Module, example: Tensor, conditions: Tensor | None = Non
     Parameters
     ----------
     model : torch.nn.Module
-        In evaluation mode; neither changed nor copied.
+        Neither changed nor copied. Left whole unless all of it is in evaluation mode.
     example : Tensor of shape (n, *input_shape)
         A few samples. Ends are taken off in float32 and float64 alone.
     conditions : Tensor of shape (n, ...), optional
@@ -98,7 +98,8 @@ def factorise(model: nn.Module, example: Tensor, conditions: Tensor | None = Non
     Factors
     """
     example = example.detach()
-    if example.dtype in (torch.float32, torch.float64) and len(example):
+    evaluated = not any(module.training for module in model.modules())
+    if evaluated and example.dtype in (torch.float32, torch.float64) and len(example):
         with torch.no_grad():
             probes = _probe(model, example, conditions)
             if probes is not None:

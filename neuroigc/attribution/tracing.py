@@ -144,7 +144,7 @@ class _Tracer(fx.Tracer):
         node = proxy.node
         if kind == "placeholder":
             self.values[node] = self.batches[0][target], self.batches[1][target]
-            self.inputs = self.inputs or proxy
+            self.inputs = proxy if self.inputs is None else self.inputs
             return proxy
         first, second = self.values[node] = self._run(node, 0), self._run(node, 1)
         used = [part for part in node.all_input_nodes if part.op != "get_attr"]
@@ -273,6 +273,14 @@ def trace(model: nn.Module, example: Tensor, conditions: Tensor | None) -> Trace
 
 def _shared_tensors(model: nn.Module) -> dict[int, Any]:
     """Return what a copy of the model is to share with it."""
-    tensors = [*model.parameters(), *model.buffers()]
-    tensors += [v for part in model.modules() for v in vars(part).values() if torch.is_tensor(v)]
-    return {id(tensor): tensor for tensor in tensors}
+    shared: dict[int, Any] = {}
+    waiting: list[Any] = [vars(part) for part in model.modules()]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            shared[id(value)] = value
+        elif isinstance(value, dict | tuple | list) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
+    return shared
