@@ -23,10 +23,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, n):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(n, n, 3, padding=1), nn.BatchNorm2d(n)
-        self.relu = nn.ReLU(inplace=True)
+        self.again, self.relu = nn.Conv2d(n, n, 1), nn.ReLU(inplace=True)
 
     def forward(self, x):
-        return self.relu(x + self.norm(self.conv(x)))
+        h = self.again(self.relu(self.norm(self.conv(x))))
+        h += x
+        return self.relu(h)
 
 
 class ResidualCNN(nn.Module):

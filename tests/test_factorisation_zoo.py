@@ -4,15 +4,18 @@ import copy
 import warnings
 
 import module_zoo as zoo
+import numpy as np
 import pytest
 import torch
-from attribution_models import shake
+from attribution_models import make_targets, shake
 from test_factorisation import layers_of
+from test_igc import ENOUGH, drawn
 from torch import nn
 from torch.nn import functional as F
 
-from neuroigc.attribution import factorisation
+from neuroigc.attribution import factorisation, integrated_gradient_correlation
 from neuroigc.attribution.factorisation import DenseStem, IdentityStem, ModuleStem, factorise
+from neuroigc.attribution.reference import reference_igc_of_pairs
 
 CONDITIONS = torch.tensor([0, 1, 2, 0, 1])
 # Module, input shape, kind and hidden shape of the stem, shape of the head's weight.
@@ -332,3 +335,35 @@ def test_each_half_of_the_check_is_needed(broken, monkeypatch):
     fooled = factorise(model, numbers(5, 6))
     assert fooled.body is model.body
     assert honest.body is not model.body
+
+
+class Wide(nn.Module):
+    """More outputs than latents."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.inner, self.last = kind(), nn.Linear(3, 12)
+
+    def forward(self, x):
+        return self.last(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "regime"),
+    [
+        (zoo.ResidualCNN, (2, 8, 8), "CotangentEngine"),
+        (lambda: Wide(zoo.ResidualCNN), (2, 8, 8), "LatentEngine"),
+        (zoo.TwoBranches, (6,), "CotangentEngine"),
+        (lambda: Wide(zoo.Views), (6, 6), "LatentEngine"),
+        (zoo.LowRank, (6,), "LatentEngine"),
+        (zoo.Recurrent, (7, 3), "CotangentEngine"),
+    ],
+)
+def test_attribution_of_split_modules_equals_the_reference(rng, kind, shape, regime):
+    model, x = shake(kind()).double(), rng.standard_normal((14, *shape))
+    y = make_targets(model, x, rng)
+    pairs, points = drawn(np.zeros(14, int))
+    expected = reference_igc_of_pairs(model, x, y, pairs=pairs, points=points, control_variate=True)
+    result = integrated_gradient_correlation(model, x, y, **ENOUGH)
+    assert result.settings["regime"] == regime
+    np.testing.assert_allclose(result.attributions, expected, atol=1e-11)

@@ -121,16 +121,17 @@ class _Remembered(torch.autograd.Function):
     """A value computed elsewhere, and its derivative with respect to x, element by element."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, x: Tensor, value: list[Tensor], slope: Tensor) -> Tensor:  # noqa: ARG004
         ctx.save_for_backward(slope)
-        return value.view_as(value)
+        # In a list, the value is no input of this function: the next layer may work in place.
+        return value[0]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         return gradient * ctx.saved_tensors[0], None, None
 
 
-_remembered: Callable[[Tensor, Tensor, Tensor], Tensor] = _Remembered.apply
+_remembered: Callable[[Tensor, list[Tensor], Tensor], Tensor] = _Remembered.apply
 
 
 @contextmanager
@@ -153,7 +154,7 @@ def remembered_slopes(model: nn.Module) -> Iterator[None]:
         else:
             leaf = x.detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(type(module).forward(module, leaf).sum(), leaf)
-        return _remembered(x, output.detach(), slope)
+        return _remembered(x, [output.detach()], slope)
 
     handles = [
         module.register_forward_hook(hook)
