@@ -32,6 +32,7 @@ ZOO = [
     (zoo.Untraceable, (6,), IdentityStem, (6,), None),
     (zoo.Views, (6, 6), ModuleStem, (2, 4, 4), (3, 32)),
     (zoo.Attention, (5, 3), ModuleStem, (5, 4), (2, 4)),
+    (zoo.Patches, (1, 8, 8), ModuleStem, (4, 4), (2, 4)),
     (zoo.Recurrent, (7, 3), ModuleStem, (7, 2), (2, 4)),
     (zoo.Clamped, (6,), IdentityStem, (6,), (2, 4)),
     (zoo.SingleOutput, (6,), DenseStem, (4,), (1, 4)),

@@ -120,9 +120,10 @@ class _StandIn(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, *batches: dict[str, Tensor]) -> None:
+    def __init__(self, *batches: dict[str, Tensor], with_weights: bool) -> None:
         super().__init__()
-        self.batches = batches
+        self.batches, self.with_weights = batches, with_weights
+        self.has_tripped = False
         self.values: dict[fx.Node, tuple[Any, Any]] = {}
         self.counts: set[fx.Node] = set()
         self.inputs: fx.Proxy | None = None
@@ -132,9 +133,12 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _StandIn(node, self)
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
-        # Weights are constants: what is computed from them alone need not be recorded.
-        return attr_val
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        # Weights are constants: what is computed from them alone need not be recorded, unless a
+        # number of rows gives them their shape.
+        if self.is_running or not self.with_weights:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_proxy(
         self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any
@@ -148,7 +152,8 @@ class _Tracer(fx.Tracer):
             return proxy
         first, second = self.values[node] = self._run(node, 0), self._run(node, 1)
         used = [part for part in node.all_input_nodes if part.op != "get_attr"]
-        if used and all(part in self.counts for part in used):
+        is_number = isinstance(first, int | float)
+        if is_number and used and all(part in self.counts for part in used):
             if first == second:
                 # For example the ratio of two numbers of rows: a plain number after all.
                 self.graph.erase_node(node)
@@ -172,6 +177,7 @@ class _Tracer(fx.Tracer):
                 while (node := next(iter(reversed(self.graph.nodes)))) is not last:
                     self.graph.erase_node(node)
                     self.counts.discard(node)
+                self.has_tripped = True
         return self.create_proxy("call_module", path, args, kwargs)
 
     def shape_of(self, node: fx.Node) -> tuple[Any, ...]:
@@ -193,7 +199,7 @@ class _Tracer(fx.Tracer):
 
         def value(part: fx.Node) -> Any:
             if part.op == "get_attr":
-                return self._attribute(str(part.target))
+                return self._for_real(lambda: self._attribute(str(part.target)))
             known = self.values[part][batch]
             # Calls in place must not change what is known of other nodes.
             return known.clone() if isinstance(known, Tensor) else known
@@ -204,6 +210,8 @@ class _Tracer(fx.Tracer):
         name = str(node.target)
         if node.op == "call_method":
             return self._for_real(lambda: getattr(args[0], name)(*args[1:], **kwargs))
+        if node.op == "get_attr":
+            return self._for_real(lambda: self._attribute(name))
         return self._for_real(lambda: self._attribute(name)(*args, **kwargs))
 
     def _attribute(self, name: str) -> Any:
@@ -236,16 +244,18 @@ def trace(model: nn.Module, example: Tensor, conditions: Tensor | None) -> Trace
     given = {"inputs": example}
     if conditions is not None:
         given["conditions"] = conditions
-    tracer = _Tracer(
-        *(
-            {name: tensor[torch.arange(n) % len(tensor)] for name, tensor in given.items()}
-            for n in _N_ROWS
-        )
-    )
+    batches = [{k: v[torch.arange(n) % len(v)] for k, v in given.items()} for n in _N_ROWS]
     try:
         # A model may write on itself while it runs; let it write on a copy with shared weights.
         replica = kind(copy.deepcopy(model, _shared_tensors(model)))
+        tracer = _Tracer(*batches, with_weights=False)
         graph = tracer.trace(replica)
+        if tracer.has_tripped:
+            second = kind(copy.deepcopy(model, _shared_tensors(model)))
+            other = _Tracer(*batches, with_weights=True)
+            other_graph = other.trace(second)
+            if not other.has_tripped:
+                tracer, graph, replica = other, other_graph, second
     except Exception:  # noqa: BLE001 - whatever a caller's code raises, its graph is not known
         return None
     root = kind(model)
