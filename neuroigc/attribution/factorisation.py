@@ -7,102 +7,21 @@ gradients of the latents before an affine head serve all outputs. Both are exact
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from neuroigc.attribution.graph import as_matrix, as_stem, split
+from neuroigc.attribution.stems import DenseStem, IdentityStem, ModuleStem, Stem
+
 __all__ = ["DenseStem", "Factors", "IdentityStem", "ModuleStem", "Stem", "factorise"]
 
 Body = Callable[..., Tensor]
 
-# Layers that are affine in evaluation mode, or do nothing there.
-_PASSIVE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_AFFINE = (nn.Linear, nn.Flatten, nn.Unflatten, *_CONVOLUTIONS, *_NORMS, *_PASSIVE)
-
-
-class IdentityStem:
-    """No stem: the body takes the input itself, flattened."""
-
-    def __init__(self, input_shape: tuple[int, ...]) -> None:
-        self.input_shape = self.hidden_shape = input_shape
-        self.n_inputs = self.n_hidden = torch.Size(input_shape).numel()
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Map (n, n_inputs) to (n, n_hidden)."""
-        return inputs
-
-    def pull(self, gradients: Tensor) -> Tensor:
-        """Map gradients (..., n_hidden) to gradients (..., n_inputs) of the input."""
-        return gradients
-
-    def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the map of gradients (..., n_hidden) to those of some input components alone."""
-        return lambda gradients: self.pull(gradients)[..., components]
-
-    def push_from(self, components: Tensor, inputs: Tensor) -> Tensor:
-        """Return what some input components alone, of (n, n_inputs), add to (n, n_hidden)."""
-        alone = torch.zeros_like(inputs)
-        alone[:, components] = inputs[:, components]
-        with torch.no_grad():
-            return self(alone) - self(torch.zeros_like(inputs[:1]))
-
-
-class DenseStem(IdentityStem):
-    """A stem that is one matrix: inputs (n, n_inputs) to ``inputs @ weight.T + bias``."""
-
-    def __init__(self, input_shape: tuple[int, ...], weight: Tensor, bias: Tensor) -> None:
-        super().__init__(input_shape)
-        self.weight, self.bias = weight, bias
-        self.n_hidden = len(weight)
-        self.hidden_shape = (self.n_hidden,)
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Apply the matrix."""
-        return torch.addmm(self.bias, inputs, self.weight.T)
-
-    def pull(self, gradients: Tensor) -> Tensor:
-        """Multiply by the transposed matrix."""
-        return gradients @ self.weight
-
-    def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the multiplication by some columns of the matrix."""
-        columns = self.weight[:, components]
-        return lambda gradients: gradients @ columns
-
-    def push_from(self, components: Tensor, inputs: Tensor) -> Tensor:
-        """Multiply by some columns of the matrix."""
-        return inputs[:, components] @ self.weight[:, components].T
-
-
-class ModuleStem(IdentityStem):
-    """Any affine module, for example a convolution; transposed by automatic differentiation."""
-
-    def __init__(self, input_shape: tuple[int, ...], module: nn.Module, example: Tensor) -> None:
-        super().__init__(input_shape)
-        self.module = module
-        self.hidden_shape = tuple(module(example).shape[1:])
-        self.n_hidden = torch.Size(self.hidden_shape).numel()
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Run the module."""
-        hidden: Tensor = self.module(inputs.reshape(-1, *self.input_shape))
-        return hidden.flatten(1)
-
-    def pull(self, gradients: Tensor) -> Tensor:
-        """Run the module backwards."""
-        flat = gradients.reshape(-1, *self.hidden_shape)
-        with torch.enable_grad():
-            # The derivative of an affine map does not depend on where it is taken.
-            anywhere = flat.new_zeros(len(flat), *self.input_shape).requires_grad_(True)
-            (pulled,) = torch.autograd.grad(self.module(anywhere), anywhere, flat)
-        return pulled.reshape(*gradients.shape[:-1], self.n_inputs)
-
-
-Stem = IdentityStem
+# How far from the data a stem must still be affine, in multiples of the largest number there.
+_SCALES = (0.1, 1.0, 10.0, 1e3, 1e6)
 
 
 @dataclass
@@ -160,134 +79,196 @@ class Factors:
 def factorise(model: nn.Module, example: Tensor, conditions: Tensor | None = None) -> Factors:
     """Split a model into affine stem, nonlinear body and affine head.
 
-    Parts are taken from the model's own ``stem``, ``body`` and ``head`` attributes, or found by
-    walking over sequential parts. They are trusted only if they give the model's outputs, and
-    if the ends prove affine, on the example; otherwise the ends are left in the body.
+    Parts are taken from the model's own ``stem``, ``body`` and ``head`` attributes, or found in
+    the graph of what its ``forward`` computes. They are trusted only if they give the model's
+    outputs and gradients, and if the stem proves affine, on the example and far from it;
+    otherwise less is taken off, in the end nothing.
 
     Parameters
     ----------
     model : torch.nn.Module
-        In evaluation mode.
+        Neither changed nor copied. Left whole unless all of it is in evaluation mode.
     example : Tensor of shape (n, *input_shape)
-        Two samples or more.
-    conditions : Tensor of shape (n,), optional
+        A few samples. Ends are taken off in float32 and float64 alone.
+    conditions : Tensor of shape (n, ...), optional
         Fed to the body (or the whole model) beside the hidden activity.
 
     Returns
     -------
     Factors
     """
-    with torch.no_grad():
-        for candidate in (_declared, _walked):
-            factors = candidate(model, example)
-            if factors is not None and _holds(factors, model, example, conditions):
-                return factors
+    example = example.detach()
+    evaluated = not any(module.training for module in model.modules())
+    if evaluated and example.dtype in (torch.float32, torch.float64) and len(example):
+        with torch.no_grad():
+            probes = _probe(model, example, conditions)
+            if probes is not None:
+                for factors in _candidates(model, example, conditions):
+                    if _holds(factors, probes):
+                        return factors
     return Factors(IdentityStem(tuple(example.shape[1:])), model, None)
 
 
-def _declared(model: nn.Module, example: Tensor) -> Factors | None:
+def _candidates(model: nn.Module, example: Tensor, conditions: Tensor | None) -> Iterator[Factors]:
+    """Yield what the model may be made of, from the smallest body to the largest."""
+    declared = _declared(model, example, conditions)
+    if declared is not None:
+        yield declared
+    for stem, body, head in split(model, example, conditions):
+        yield Factors(stem, body, head)
+
+
+def _declared(model: nn.Module, example: Tensor, conditions: Tensor | None) -> Factors | None:
     """Return the parts a model declares, or None."""
     stem, body, head = (getattr(model, name, None) for name in ("stem", "body", "head"))
     if not (isinstance(stem, nn.Module) and callable(body) and isinstance(head, nn.Module)):
         return None
-    matrix = _as_matrix([head])
-    if matrix is None and not isinstance(head, _PASSIVE):
-        inner = body
 
-        def body(hidden: Tensor, *conditions: Tensor) -> Tensor:
-            values: Tensor = head(inner(hidden, *conditions))
-            return values
+    def body_and_head(hidden: Tensor, *conditions: Tensor) -> Tensor:
+        values: Tensor = head(body(hidden, *conditions))
+        return values
 
-    return Factors(_as_stem([stem], example), body, matrix)
-
-
-def _walked(model: nn.Module, example: Tensor) -> Factors | None:
-    """Return the parts of a model made of sequential modules, or None."""
-    layers = _unroll(model)
-    n_stem = _affine_prefix(layers)
-    if n_stem == len(layers):
-        # An affine model is all stem; the body has nothing to do.
-        return Factors(_as_stem(layers, example), nn.Flatten(), None)
-    rest = layers[n_stem:]
-    n_head = 0
-    while n_head < len(rest) and isinstance(rest[-1 - n_head], (nn.Linear, *_PASSIVE)):
-        n_head += 1
-    head = _as_matrix(rest[len(rest) - n_head :])
-    body = nn.Sequential(*(rest if head is None else rest[: len(rest) - n_head]))
-    return Factors(_as_stem(layers[:n_stem], example), body, head)
-
-
-def _unroll(module: nn.Module) -> list[nn.Module]:
-    """Return the layers of nested nn.Sequential modules, in order."""
-    if type(module).forward is not nn.Sequential.forward:
-        return [module]
-    return [layer for child in module.children() for layer in _unroll(child)]
-
-
-def _affine_prefix(layers: list[nn.Module]) -> int:
-    """Count the leading layers that are together affine."""
-    n = 0
-    while n < len(layers) and isinstance(layers[n], _AFFINE):
-        n += 1
-    return n
-
-
-def _as_stem(layers: list[nn.Module], example: Tensor) -> Stem:
-    """Return affine layers as a stem, in matrix form where they are matrices."""
-    shape = tuple(example.shape[1:])
-    matrix = _as_matrix([layer for layer in layers if not isinstance(layer, nn.Flatten)])
-    if matrix is not None and matrix[0].shape[1] == torch.Size(shape).numel():
-        return DenseStem(shape, *matrix)
-    if all(isinstance(layer, _PASSIVE) for layer in layers):
-        return IdentityStem(shape)
-    return ModuleStem(shape, layers[0] if len(layers) == 1 else nn.Sequential(*layers), example[:1])
-
-
-def _as_matrix(layers: list[nn.Module]) -> tuple[Tensor, Tensor] | None:
-    """Return (weight, bias) of linear layers and batch norms folded together, if they are that."""
-    matrix: tuple[Tensor, Tensor] | None = None
-    for layer in layers:
-        if isinstance(layer, _PASSIVE):
-            continue
-        if isinstance(layer, nn.Linear):
-            weight: Tensor = layer.weight
-            bias: Tensor = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
-            if matrix is not None:
-                weight, bias = weight @ matrix[0], weight @ matrix[1] + bias
-        elif isinstance(layer, nn.BatchNorm1d) and matrix is not None:
-            if layer.running_mean is None or layer.running_var is None:
-                return None
-            scale = torch.rsqrt(layer.running_var + layer.eps)
-            scale = scale if layer.weight is None else scale * layer.weight
-            bias = (matrix[1] - layer.running_mean) * scale
-            bias = bias if layer.bias is None else bias + layer.bias
-            weight = matrix[0] * scale[:, None]
-        else:
-            return None
-        matrix = weight, bias
-    return matrix
-
-
-def _holds(factors: Factors, model: nn.Module, example: Tensor, conditions: Tensor | None) -> bool:
-    """Check on the example that the parts are the model and that the stem is affine."""
-    double = example.dtype == torch.float64
-    flat = example.flatten(1)
-    copied = example.clone()
-    whole = model(copied) if conditions is None else model(copied, conditions)
     try:
-        parts = factors.outputs(factors.stem(flat), conditions)
-        whole = whole.reshape(parts.shape)
-        # Points on and beyond the line through two samples must stay on a line.
-        turned = flat.roll(1, 0)
-        between = factors.stem(3 * flat - 2 * turned)
-        line = 3 * factors.stem(flat) - 2 * factors.stem(turned)
-    except (RuntimeError, TypeError, ValueError):
+        first = as_stem(stem, example)
+        latents = Factors(first, body, None).latents(first(example.flatten(1)), conditions)
+        matrix = as_matrix(head, latents)
+    except Exception:  # noqa: BLE001 - a caller's modules of these names may be anything
+        return None
+    if matrix is None:
+        return Factors(first, body if type(head) is nn.Identity else body_and_head, None)
+    return Factors(first, body, (matrix.weight, matrix.bias))
+
+
+@dataclass
+class _Probe:
+    """Some inputs, and what the model makes of them: parts must do the same.
+
+    Attributes
+    ----------
+    inputs : Tensor of shape (n, n_inputs)
+    conditions : Tensor of shape (n, ...) or None
+    outputs : Tensor of shape (n, n_outputs)
+    gradients : Tensor of shape (n, n_inputs) or None
+        Of the outputs weighted by ``weights``.
+    weights : Tensor of shape (n, n_outputs)
+    """
+
+    inputs: Tensor
+    conditions: Tensor | None
+    outputs: Tensor
+    gradients: Tensor | None
+    weights: Tensor
+
+
+def _probe(model: nn.Module, example: Tensor, conditions: Tensor | None) -> list[_Probe] | None:
+    """Run the model on the example, one row of it, and more rows around it; None if not finite."""
+    n = len(example)
+    flat = example.flatten(1)
+    # Points between the samples, beyond them, and beside them.
+    mixing = _noise(n + 3, n, like=flat)
+    mixing += (1 - mixing.sum(1, keepdim=True)) / n
+    around = mixing @ flat + 0.1 * _reach(flat) * _noise(n + 3, flat.shape[1], like=flat)
+    probes = [_run(model, example, conditions, flat)]
+    for rows in (flat[:1], around):
+        try:
+            probes.append(_run(model, example, conditions, rows))
+        except Exception:  # noqa: BLE001 - a caller's model may take no such input
+            if rows is around:
+                return None
+    finite = (t.isfinite().all() for p in probes for t in (p.outputs, p.gradients) if t is not None)
+    return probes if all(map(bool, finite)) else None
+
+
+def _run(model: nn.Module, example: Tensor, conditions: Tensor | None, rows: Tensor) -> _Probe:
+    """Run the model forwards and, if that goes, backwards."""
+    chosen = torch.arange(len(rows), device=rows.device) % len(example)
+    beside = None if conditions is None else conditions[chosen.to(conditions.device)]
+    arguments = () if beside is None else (beside,)
+    leaf = rows.clone().requires_grad_(True)
+    with torch.enable_grad():
+        # A first layer that works in place may not touch a leaf.
+        values: Tensor = model(leaf.clone().reshape(-1, *example.shape[1:]), *arguments)
+        values = values.reshape(len(rows), -1)
+        weights = _noise(*values.shape, like=values)
+        gradients = None
+        # The data themselves may lie on kinks (images on black), where gradients are a choice.
+        if len(rows) > len(example) and values.requires_grad:
+            (gradients,) = torch.autograd.grad(
+                (values * weights).sum(), leaf, allow_unused=True, materialize_grads=True
+            )
+    return _Probe(rows, beside, values.detach(), gradients, weights)
+
+
+def _holds(factors: Factors, probes: list[_Probe]) -> bool:
+    """Check that the parts are the model and that the stem is affine."""
+    try:
+        return _is_affine(factors.stem, probes[0].inputs) and all(
+            _agree(factors, probe) for probe in probes
+        )
+    except Exception:  # noqa: BLE001 - parts that do not even run are not the model
         return False
-    return _close(parts, whole, double) and _close(between, line, double)
 
 
-def _close(a: Tensor, b: Tensor, double: bool) -> bool:
-    """Compare relative to the largest entry, as rounding is."""
-    tolerance = 1e-9 if double else 1e-4
+def _agree(factors: Factors, probe: _Probe) -> bool:
+    """Check the parts' outputs and gradients."""
+    hidden = factors.stem(probe.inputs)
+    if hidden.shape != (len(probe.inputs), factors.stem.n_hidden):
+        return False
+    if not _close(factors.outputs(hidden, probe.conditions), probe.outputs):
+        return False
+    if probe.gradients is None:
+        return True
+    leaf = hidden.detach().requires_grad_(True)
+    with torch.enable_grad():
+        weighted = (factors.outputs(leaf, probe.conditions) * probe.weights).sum()
+        (slopes,) = torch.autograd.grad(weighted, leaf, allow_unused=True, materialize_grads=True)
+    error = (factors.stem.pull(slopes) - probe.gradients).norm()
+    # Rounding may put a few units on the other side of a kink; detached tensors and hooks on
+    # gradients change far more.
+    tolerance = 1e-6 if hidden.dtype == torch.float64 else 0.02
+    return bool(error <= tolerance * probe.gradients.norm())
+
+
+def _is_affine(stem: Stem, flat: Tensor) -> bool:
+    """Check that lines stay lines behind the stem, near and far, and that it is transposed."""
+    if type(stem) is IdentityStem:
+        return True
+    reach = _reach(flat)
+    for scale in _SCALES:
+        first, second = (
+            flat + scale * reach * _noise(*flat.shape, like=flat, seed=seed) for seed in (1, 2)
+        )
+        t = 1.5 * _noise(len(flat), 1, like=flat, seed=3)
+        ends = stem(first), stem(second)
+        if not _close(stem(t * first + (1 - t) * second), t * ends[0] + (1 - t) * ends[1]):
+            return False
+        # <W x, g> = <x, W^T g>.
+        moved, step = ends[0] - ends[1], first - second
+        g = _noise(*moved.shape, like=flat, seed=4)
+        pulled = stem.pull(g)
+        error = ((moved * g).sum(1) - (step * pulled).sum(1)).abs()
+        most = moved.norm(dim=1) * g.norm(dim=1) + step.norm(dim=1) * pulled.norm(dim=1)
+        if not bool((error <= _tolerance(flat) * most).all()):
+            return False
+    return True
+
+
+def _reach(flat: Tensor) -> float:
+    """Return the largest number in the data, 1 if there are only zeros."""
+    return float(flat.abs().max()) or 1.0
+
+
+def _noise(*shape: int, like: Tensor, seed: int = 0) -> Tensor:
+    """Return normal numbers that are the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Compare relative to the largest entry, as rounding is; NaN and infinities are not close."""
     scale = max(float(b.abs().max()), torch.finfo(b.dtype).tiny)
-    return bool((a - b).abs().max() <= tolerance * scale)
+    return a.shape == b.shape and bool((a - b).abs().max() <= _tolerance(b) * scale)
+
+
+def _tolerance(like: Tensor) -> float:
+    return 1e-9 if like.dtype == torch.float64 else 1e-4

@@ -231,17 +231,17 @@ class _Remembered(torch.autograd.Function):
     """A value computed elsewhere, and its derivative with respect to x, element by element."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, x: Tensor, value: list[Tensor], slope: Tensor) -> Tensor:  # noqa: ARG004
         ctx.save_for_backward(slope)
-        # A view of the value could not be changed in place by the next layer.
-        return value.clone()
+        # In a list, the value is no input of this function: the next layer may work in place.
+        return value[0]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         return gradient * ctx.saved_tensors[0], None, None
 
 
-_remembered: Callable[[Tensor, Tensor, Tensor], Tensor] = _Remembered.apply
+_remembered: Callable[[Tensor, list[Tensor], Tensor], Tensor] = _Remembered.apply
 
 
 @contextmanager
@@ -264,7 +264,7 @@ def remembered_slopes(model: nn.Module) -> Iterator[None]:
         else:
             leaf = x.detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(type(module).forward(module, leaf).sum(), leaf)
-        return _remembered(x, output.detach(), slope)
+        return _remembered(x, [output.detach()], slope)
 
     handles = [
         # Before the caller's hooks, whose derivative is none of the module's.
