@@ -4,6 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from neuroigc.attribution.keys import combine_keys, digest_rows
+from neuroigc.attribution.pairs import draw_blocks, draw_pairs
+from neuroigc.attribution.paths import draw_points
+
 
 def shake(model, seed=0):
     """Give weights, biases and batch-norm statistics random values; return in evaluation mode."""
@@ -88,3 +92,25 @@ def make_targets(model, inputs, rng, conditions=None, noise=0.7):
     """Return the model's predictions with noise, so that the correlation is moderate."""
     f = predict(model, inputs, conditions)
     return (f - f.mean(0)) / f.std(0) + noise * rng.standard_normal(f.shape)
+
+
+def keys_of(x, y, conditions=None):
+    parts = [x, y.reshape(len(y), -1)] + ([] if conditions is None else [conditions])
+    return combine_keys(*map(digest_rows, parts))
+
+
+def drawn(keys, strata=None, n_rounds=(8,), seed=0, max_size=512):
+    """Return the pairs (with weights) and points that the estimator draws, sweep by sweep."""
+    pairs, points, first_round = [], [], 0
+    strata = np.zeros(len(keys), int) if strata is None else np.asarray(strata)
+    for sweep, in_sweep in enumerate(n_rounds):
+        for block in draw_blocks(strata, keys, max_size=max_size, sweep=sweep, seed=seed):
+            for shift in range(in_sweep):
+                chosen = draw_pairs(block, shift, seed=seed)
+                weight = chosen.weight / (len(strata) * sum(n_rounds))
+                first, second = block.samples[chosen.first], block.samples[chosen.second]
+                pairs += [(i, j, weight) for i, j in zip(first, second, strict=True)]
+                points.append(draw_points(block.keys, first_round + shift, seed=seed))
+        first_round += in_sweep
+    t, weights = np.concatenate(points, 1)
+    return dict(pairs=pairs, points=t[:, None], weights=weights[:, None], control_variate=True)

@@ -7,9 +7,9 @@ import module_zoo as zoo
 import numpy as np
 import pytest
 import torch
-from attribution_models import make_targets, shake
+from attribution_models import drawn, keys_of, make_targets, shake
 from test_factorisation import layers_of
-from test_igc import ENOUGH, drawn
+from test_igc import ENOUGH
 from torch import nn
 from torch.nn import functional as F
 
@@ -363,8 +363,7 @@ class Wide(nn.Module):
 def test_attribution_of_split_modules_equals_the_reference(rng, kind, shape, regime):
     model, x = shake(kind()).double(), rng.standard_normal((14, *shape))
     y = make_targets(model, x, rng)
-    pairs, points = drawn(np.zeros(14, int))
-    expected = reference_igc_of_pairs(model, x, y, pairs=pairs, points=points, control_variate=True)
+    expected = reference_igc_of_pairs(model, x, y, **drawn(keys_of(x, y)))
     result = integrated_gradient_correlation(model, x, y, **ENOUGH)
     assert result.settings["regime"] == regime
     np.testing.assert_allclose(result.attributions, expected, atol=1e-11)

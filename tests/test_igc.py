@@ -3,7 +3,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from attribution_models import Conditioned, Quadratic, cnn, make_targets, mlp, predict, shake
+from attribution_models import (
+    Conditioned,
+    Quadratic,
+    cnn,
+    drawn,
+    keys_of,
+    make_targets,
+    mlp,
+    predict,
+    shake,
+)
 from torch import nn
 
 from neuroigc._validation import InputError
@@ -28,28 +38,6 @@ from neuroigc.attribution.reference import reference_igc_of_pairs
 from neuroigc.models.networks import DecoderNetwork, EncoderNetwork
 
 N_ROUNDS, ENOUGH = 8, dict(max_gradients=9, tolerance=1e-9)
-
-
-def keys_of(x, y, conditions=None):
-    parts = [x, y.reshape(len(y), -1)] + ([] if conditions is None else [conditions])
-    return combine_keys(*map(digest_rows, parts))
-
-
-def drawn(keys, strata=None, n_rounds=(N_ROUNDS,), seed=0, max_size=512):
-    """Return the pairs (with weights) and points that the estimator draws, sweep by sweep."""
-    pairs, points, first_round = [], [], 0
-    strata = np.zeros(len(keys), int) if strata is None else np.asarray(strata)
-    for sweep, in_sweep in enumerate(n_rounds):
-        for block in draw_blocks(strata, keys, max_size=max_size, sweep=sweep, seed=seed):
-            for shift in range(in_sweep):
-                chosen = draw_pairs(block, shift, seed=seed)
-                weight = chosen.weight / (len(strata) * sum(n_rounds))
-                first, second = block.samples[chosen.first], block.samples[chosen.second]
-                pairs += [(i, j, weight) for i, j in zip(first, second, strict=True)]
-                points.append(draw_points(block.keys, first_round + shift, seed=seed))
-        first_round += in_sweep
-    t, weights = np.concatenate(points, 1)
-    return dict(pairs=pairs, points=t[:, None], weights=weights[:, None], control_variate=True)
 
 
 def relative(a, b):

@@ -23,7 +23,7 @@ from neuroigc.attribution.state import BlockState
 __all__ = ["CotangentEngine"]
 
 # Samples from which the mean product of input and gradient is taken, for standard errors alone.
-N_MOMENT_SAMPLES = 128
+N_MOMENT_SAMPLES = 32
 
 
 class CotangentEngine(Engine):
@@ -33,7 +33,10 @@ class CotangentEngine(Engine):
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
         super().__init__(problem, settings)
-        self.pull_to_probe = problem.factors.stem.pull_to(self.probe_members)
+        stem = problem.factors.stem
+        self.pull_to_probe = stem.pull_to(self.probe_members)
+        with torch.no_grad():
+            self.origins = stem(problem.centre)
 
     @property
     def bytes_per_sample(self) -> int:
@@ -85,8 +88,7 @@ class CotangentEngine(Engine):
         """Return Σ_s x_s ∘ W^T D_s on the probed components, and its total over all."""
         stem = self.problem.factors.stem
         # Σ_l x_l (W^T D)_l is the product of D with what the stem makes of x.
-        origin = stem(self.problem.centre[state.block.stratum, None])
-        total = torch.einsum("nh,nvh->v", state.hidden - origin, cotangents)
+        total = torch.einsum("nh,nvh->v", self._centred(state), cotangents)
         probed = state.probe_inputs.new_zeros(len(total), len(self.probe_members))
         width = len(self.probe_members) if isinstance(stem, DenseStem) else stem.n_inputs
         step = max(1, self.chunk_numbers // (len(total) * width))
@@ -97,19 +99,28 @@ class CotangentEngine(Engine):
         summed = probed.reshape(len(total), *self.probe_shape).sum(-1)
         return torch.cat([summed, total[:, None]], 1)
 
+    def _centred(self, state: BlockState) -> Tensor:
+        """Return what the stem makes of centred inputs, (n_rows, n_hidden)."""
+        return state.hidden - self.origins[state.block.stratum]
+
+    def cross_product(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return n E[c x] E[g] of a block, summed over the input, (n_outputs,)."""
+        n = state.n_samples
+        cross = state.targets[:n, outputs].T @ self._centred(state)[:n]
+        return (cross * state.mean_slope[outputs]).sum(1)
+
     def products(
         self, state: BlockState, part: slice, x: Tensor, membership: Tensor
     ) -> Iterator[Tensor]:
         """Yield Σ_s x_s ∘ W^T D_s over groups of rows, for each slice of outputs."""
         for outputs in self.output_slices:
-            products = self._cotangent_maps(state, part, x, outputs)
-            sums = (membership @ products.flatten(1)).reshape(-1, *products.shape[1:])
+            cotangents = self._cotangents(state, part, outputs)
+            sums = self.problem.factors.stem.attribute(cotangents, x, membership)
             yield self.problem.columns.reduce(sums)
 
-    def _cotangent_maps(self, state: BlockState, part: slice, x: Tensor, outputs: slice) -> Tensor:
+    def _cotangents(self, state: BlockState, part: slice, outputs: slice) -> Tensor:
         cotangents = self._trapezoids(state, part)[:, outputs]
-        cotangents += (state.residual[part, outputs] / state.n_rounds).to(cotangents.dtype)
-        return self.problem.factors.stem.pull(cotangents).mul_(x[:, None])
+        return cotangents + (state.residual[part, outputs] / state.n_rounds).to(cotangents.dtype)
 
     def sample_maps(self, state: BlockState, part: slice, x: Tensor) -> Iterator[Tensor]:
         """Yield rows' mean attributions, for each slice of outputs.
@@ -128,10 +139,12 @@ class CotangentEngine(Engine):
         super().contract(state, sums)
         if self.problem.bank is not None:
             # The bank's own cotangents; its samples have no influence to be counted.
-            for part in self.row_chunks(len(self.problem.bank), self.problem.n_outputs):
+            for part in self.row_chunks(len(self.problem.bank)):
                 rows = slice(part.start + state.n_samples, part.stop + state.n_samples)
-                maps = self._cotangent_maps(state, rows, self.rows(state, rows), slice(None)).sum(0)
-                sums.add("map", state.n_rounds * self.problem.columns.reduce(maps))
+                x = self.rows(state, rows)
+                maps = self.products(state, rows, x, x.new_ones(1, len(x)))
+                for outputs, own in zip(self.output_slices, maps, strict=True):
+                    sums.add("map", state.n_rounds * own[0], outputs, self.problem.n_outputs)
 
     @property
     def n_kept_numbers(self) -> int:
@@ -182,10 +195,12 @@ class CotangentEngine(Engine):
         return self.problem.factors.stem.pull(mean)
 
     def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[x g] at the input, from some of the samples."""
+        """Return E[x g] at the input, its covariance from some of the samples."""
         n, n_maps = min(state.n_samples, N_MOMENT_SAMPLES), outputs.stop - outputs.start
-        total = torch.zeros_like(self.problem.cross[0, outputs])
+        stratum = state.block.stratum
+        offset = self.problem.mean[stratum] - self.problem.centre[stratum]
+        total = n * offset * self.pull(state.mean_slope, outputs)
         for part in self.row_chunks(n, n_maps):
-            pulled = self.pull(state.slopes[part], outputs)
+            pulled = self.pull(state.slopes[part] - state.mean_slope, outputs)
             total += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)
         return total / n

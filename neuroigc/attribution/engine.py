@@ -52,7 +52,7 @@ class Settings:
 
     seed: int = 0
     n_rows: int | None = None
-    n_probe: int = 512
+    n_probe: int = 256
     n_sample_groups: int = 128
     n_permutations: int = 0
 
@@ -140,6 +140,10 @@ class Engine(ABC):
         """Return E[x g] at the input, (n_outputs, n_inputs)."""
 
     @abstractmethod
+    def cross_product(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return n E[c x] E[g] of a block, summed over the input, (n_outputs,)."""
+
+    @abstractmethod
     def group_deviations(self, state: BlockState) -> Iterator[GroupDeviations]:
         """Yield what the kept pairs deviate, by group of components and slice of outputs."""
 
@@ -182,7 +186,8 @@ class Engine(ABC):
         inputs = self.problem.samples.rows(block.samples[start : min(stop, n)])
         if bank is not None and stop > n:
             inputs = torch.cat([inputs, bank[max(start - n, 0) : stop - n]])
-        return inputs - self.problem.centre[block.stratum]
+        # Picked by index, they are a copy.
+        return inputs.sub_(self.problem.centre[block.stratum])
 
     def rows(self, state: BlockState, part: slice) -> Tensor:
         """Return inputs of some rows of a block, centred on the mean baseline."""
@@ -291,13 +296,6 @@ class Engine(ABC):
         """Return whether pairs with samples of other blocks are left to the closed form."""
         return self.problem.bank is None and block.is_partial
 
-    def excess(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return n E[c x] E[g] / 2 of a block, (n_outputs, n_inputs); strata's will replace it."""
-        cross = torch.zeros_like(self.problem.cross[0, outputs])
-        for part in self.row_chunks(state.n_samples):
-            cross += state.targets[part, outputs].T @ self.rows(state, part)
-        return cross * self.pull(state.mean_slope, outputs) / 2
-
     def product_of_means(self, slopes: Tensor, outputs: slice) -> Tensor:
         """Return the closed form's n E[c x] E[g] / 2 of whole strata, (n_outputs, n_inputs).
 
@@ -316,8 +314,13 @@ class Engine(ABC):
     def close_probe(self, state: BlockState) -> None:
         """Take out of a block's probe what strata will put in."""
         if self.is_partial(state.block):
+            cross = state.targets[: state.n_samples].T @ state.probe_inputs[: state.n_samples]
             for outputs in self.output_slices:
-                state.probe[outputs] -= self.at_probe(self.excess(state, outputs))
+                pulled = self.pull(state.mean_slope, outputs)
+                probed = cross[outputs] * pulled[:, self.probe_members]
+                probed = probed.reshape(len(probed), *self.probe_shape).sum(-1)
+                total = self.cross_product(state, outputs)
+                state.probe[outputs] -= torch.cat([probed, total[:, None]], 1) / 2
 
     def fold(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the probed map, and of its numerical variance."""
@@ -346,6 +349,7 @@ class Engine(ABC):
         moments = [GroupMoments(sizes, influence[:, v]) for v in self.output_slices]
         means = [self._means(state, outputs) for outputs in self.output_slices]
         n_components = problem.columns.n_components
+        crosses = torch.zeros_like(problem.cross[0])
         on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
         # Maps of so many rows, or of groups of them, are held at once.
         n_maps = max(self.output_slices[0].stop, state.slopes.shape[1])
@@ -363,6 +367,8 @@ class Engine(ABC):
                 membership = (group_of[part] == wanted).to(state.hidden.dtype)
                 x = self.rows(state, part)
                 x_sums += membership @ x
+                if self.is_partial(state.block):
+                    crosses += state.targets[part].T @ x
                 slopes += (membership @ state.slopes[part].flatten(1)).view_as(slopes)
                 more = list(self.products(state, part, x, membership))
                 values = [a + b for a, b in zip(values, more, strict=True)] if values else more
@@ -380,8 +386,9 @@ class Engine(ABC):
         for s, outputs in enumerate(self.output_slices):
             moments[s].finish(sums, k, outputs, problem.n_outputs)
             if self.is_partial(state.block):
-                excess = problem.columns.reduce(self.excess(state, outputs))
-                sums.add("map", -k * excess, outputs, problem.n_outputs)
+                # Strata will put theirs in the place of this n E[c x] E[g] / 2.
+                excess = crosses[outputs] * self.pull(state.mean_slope, outputs) / 2
+                sums.add("map", -k * problem.columns.reduce(excess), outputs, problem.n_outputs)
         if problem.columns.n_groups:
             add_group_influences(self, state, sums, group_of, on_groups)
         if self.permuted is not None:

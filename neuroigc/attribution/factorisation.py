@@ -231,7 +231,8 @@ def _agree(factors: Factors, probe: _Probe) -> bool:
 
 def _is_affine(stem: Stem, flat: Tensor) -> bool:
     """Check that lines stay lines behind the stem, near and far, and that it is transposed."""
-    if type(stem) is IdentityStem:
+    if isinstance(stem, DenseStem) or type(stem) is IdentityStem:
+        # A matrix cannot be anything else.
         return True
     reach = _reach(flat)
     for scale in _SCALES:

@@ -293,7 +293,8 @@ def _run(
             "stem": type(problem.factors.stem).__name__,
             "dtype": str(problem.samples.dtype),
         }
-        whole = _identity(borrowed, problem, settings)
+        named = shard is not None or checkpoint is not None
+        whole = _identity(borrowed, problem, settings) if named else ""
         estimator = Estimator(
             engine,
             tolerance=tolerance,

@@ -69,6 +69,12 @@ class LatentEngine(Engine):
         """Turn latents' gradients into outputs'."""
         return self.head[outputs] @ slope
 
+    def cross_product(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return n E[c x] E[g] of a block, summed over the input, (n_outputs,)."""
+        n = state.n_samples
+        cross = state.targets[:n, outputs].T @ self.rows(state, slice(0, n))
+        return (cross * self.pull(state.mean_slope, outputs)).sum(1)
+
     def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
         """Return E[c g] at the input, from some of the samples."""
         n = min(state.n_samples, N_MOMENT_SAMPLES)

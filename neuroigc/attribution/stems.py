@@ -17,6 +17,9 @@ _TRANSPOSED: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv3d: F.conv_transpose3d,
 }
 
+# Columns of a matrix that are multiplied at once.
+TILE = 2048
+
 
 class IdentityStem:
     """No stem: the body takes the input itself, flattened."""
@@ -32,6 +35,23 @@ class IdentityStem:
     def pull(self, gradients: Tensor) -> Tensor:
         """Map gradients (..., n_hidden) to gradients (..., n_inputs) of the input."""
         return gradients
+
+    def attribute(self, gradients: Tensor, inputs: Tensor, membership: Tensor) -> Tensor:
+        """Return sums over groups of rows of inputs times gradients at the input.
+
+        Parameters
+        ----------
+        gradients : Tensor of shape (n, n_outputs, n_hidden)
+        inputs : Tensor of shape (n, n_inputs)
+        membership : Tensor of shape (n_groups, n)
+            1 where a row belongs to a group, else 0.
+
+        Returns
+        -------
+        Tensor of shape (n_groups, n_outputs, n_inputs)
+        """
+        products = self.pull(gradients) * inputs[:, None]
+        return (membership @ products.flatten(1)).reshape(-1, *products.shape[1:])
 
     def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the map of gradients (..., n_hidden) to those of some input components alone."""
@@ -61,6 +81,22 @@ class DenseStem(IdentityStem):
     def pull(self, gradients: Tensor) -> Tensor:
         """Multiply by the transposed matrix."""
         return gradients @ self.weight
+
+    def attribute(self, gradients: Tensor, inputs: Tensor, membership: Tensor) -> Tensor:
+        """Multiply tile by tile, so that no product leaves the cache before it is summed."""
+        n, n_outputs, _ = gradients.shape
+        flat, n_groups = gradients.flatten(0, 1), len(membership)
+        sums = inputs.new_empty(n_groups, n_outputs, self.n_inputs)
+        buffer = inputs.new_empty(n * n_outputs * min(TILE, self.n_inputs))
+        for start in range(0, self.n_inputs, TILE):
+            tile = slice(start, min(start + TILE, self.n_inputs))
+            width = tile.stop - start
+            pulled = buffer[: len(flat) * width].view(len(flat), width)
+            torch.mm(flat, self.weight[:, tile], out=pulled)
+            products = pulled.view(n, n_outputs, width).mul_(inputs[:, None, tile])
+            summed = membership @ products.view(n, -1)
+            sums[:, :, tile] = summed.view(n_groups, n_outputs, width)
+        return sums
 
     def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the multiplication by some columns of the matrix."""
