@@ -56,10 +56,15 @@ class Case:
 
     def fingerprint(self) -> str:
         """Return a digest of weights and data."""
-        digest = hashlib.sha256()
-        for tensor in (*self.model.state_dict().values(), self.inputs, self.targets):
-            digest.update(tensor.contiguous().numpy())
-        return digest.hexdigest()[:16]
+        return digest(*self.model.state_dict().values(), self.inputs, self.targets)
+
+
+def digest(*tensors: Tensor) -> str:
+    """Return a short name of these values."""
+    whole = hashlib.sha256()
+    for tensor in tensors:
+        whole.update(tensor.contiguous().numpy())
+    return whole.hexdigest()[:16]
 
 
 def cached(folder: Path | None, name: str, compute: Callable[[], Any]) -> Any:
@@ -215,7 +220,9 @@ def make_trained(
         train(model, inputs[:n], targets[:n], n_epochs=n_epochs, lr=lr)
         return model.state_dict()
 
-    model.load_state_dict(cached(cache, f"model_{name}_{len(inputs)}", fit))
+    recipe = torch.tensor([n_held_out, n_epochs, lr], dtype=torch.float64)
+    start = "" if cache is None else digest(*model.state_dict().values(), *data, recipe)
+    model.load_state_dict(cached(cache, f"model_{name.replace(' ', '_')}_{start}", fit))
     return Case(name, model, inputs[-n_held_out:].clone(), targets[-n_held_out:].clone())
 
 

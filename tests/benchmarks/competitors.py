@@ -78,27 +78,28 @@ def has_int_grad_corr() -> bool:
 
 
 def int_grad_corr(case: Case, *, n_samples: int) -> None:
-    """Run the package int_grad_corr at the paper's setting, over some random samples."""
+    """Run the package int_grad_corr on the first samples, with as many baselines and steps.
+
+    All of them get the same baselines, and as many at once as there are samples: more it
+    does not accept.
+    """
     from igc import IntGradCorr
 
     class Data(torch.utils.data.Dataset):  # type: ignore[type-arg]
         rng = None  # the package asks for it
 
         def __len__(self) -> int:
-            return case.n_samples
+            return n_samples
 
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
             return case.inputs[index], case.targets[index]
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         IntGradCorr(case.model, Data()).compute(
-            x_0=min(N_BASELINES, case.n_samples),
+            x_0=case.inputs[-N_BASELINES:],
             y_idx=None,
             n_steps=N_STEPS,
-            batch_size=(1, N_BASELINES, None),
-            x_seed=0,
-            x_0_seed=1,
-            n_x=n_samples,
+            batch_size=(1, n_samples, None),
         )
 
 
