@@ -49,8 +49,9 @@ def test_the_decoder_is_set_beside_all_competitors(tmp_path, capsys):
     assert "timed on 4 of 24 samples, scaled" in capsys.readouterr().out
     measured = json.loads(path.read_text(encoding="utf-8"))
     rows = {row["name"]: row for row in measured["rows"]}
-    for name in ("textbook, 32 x 32", "captum, 32 x 32"):
-        assert rows[name]["errors"] == measured["paper_error"]
+    for name, errors in (("textbook", "paper_error"), ("captum", "gauss_error")):
+        name = f"{name}, 32 x 32"
+        assert rows[name]["errors"] == measured[errors]
         assert rows[name]["over_products"] > 0
     assert rows["the wide products"]["over_products"] == 1
     assert rows["neuroigc, default options"]["over_neuroigc"] == 1
@@ -63,8 +64,17 @@ def test_the_papers_setting_behind_the_stem_is_the_textbook(kind):
     case = benchmark_models.make_case(kind, "ReLU", small=True)
     baselines = competitors.draw_baselines(case.n_samples, n_baselines=4, seed=3)
     plain = competitors.textbook(case, baselines, n_steps=5)
-    behind = competitors.behind_the_stem(case, baselines, n_steps=5)
+    behind = competitors.behind_the_stem(case, baselines, competitors.right_riemann(5))
     assert competitors.relative_errors(behind, plain).max() < 1e-5
+
+
+def test_32_gauss_legendre_nodes_behind_the_stem_are_those_of_captum(tiny_case):
+    pytest.importorskip("captum")
+    n = tiny_case.n_samples
+    baselines = competitors.draw_baselines(n, n_baselines=2)
+    loop = competitors.captum_loop(tiny_case, baselines, n_samples=n)
+    behind = competitors.behind_the_stem(tiny_case, baselines, competitors.gauss_legendre(32))
+    assert competitors.relative_errors(behind, loop).max() < 1e-5
 
 
 def test_all_pairs_are_the_textbook_with_all_baselines_and_many_steps(tiny_case):

@@ -49,6 +49,9 @@ from torch import Tensor
 from neuroigc.attribution import IGCResult
 
 LADDER = (5, 7, 9, 11, 15, 21, 31, 41, 61)
+TEXTBOOK, CAPTUM, INT_GRAD_CORR = (
+    f"{name}, 32 x 32" for name in ("textbook", "captum", "int_grad_corr")
+)
 INVERSE = {"": "", "≤ ": "≥ ", "> ": "< "}
 PRODUCTS = "the wide products"
 DEFAULT, EQUAL, HALF = "neuroigc, default options", "neuroigc, same error", "neuroigc, half error"
@@ -58,7 +61,8 @@ def decoder(options: argparse.Namespace) -> dict[str, Any]:
     """Time the real size against wide products that cannot be avoided, and other ways."""
     case = make_decoder(small=options.small, cache=options.cache)
     reference, uncertainty = reference_by_halves(case, cache=options.cache)
-    paper = paper_errors(case, reference, n_seeds=options.paper_seeds, cache=options.cache).mean(0)
+    paper, gauss = _others_errors(case, reference, options)
+    paper, gauss = paper.mean(0), gauss.mean(0)
     print(f"{case.n_samples} samples of {case.inputs[0].numel():,} inputs, rho {_list(case.rho)};")
     print(f"error of the reference {_list(uncertainty)}, of the paper's setting {_list(paper)}\n")
 
@@ -66,18 +70,21 @@ def decoder(options: argparse.Namespace) -> dict[str, Any]:
         return attribute(case, seed=turn, **wanted)
 
     calls: dict[str, Callable[[int], Any]] = {PRODUCTS: partial(_wide_products, case), DEFAULT: run}
-    for name, share in ((EQUAL, 1.0), (HALF, 0.5)):
-        most = _fewest_gradients(case, reference, share * paper, n_seeds=options.seeds)
+    half, same = (
+        _fewest_gradients(case, reference, share * paper, n_seeds=options.seeds)
+        for share in (0.5, 1.0)
+    )
+    for name, most in ((HALF, half), (EQUAL, None if same == half else same)):
         if most is not None:
             calls[name] = partial(run, max_gradients=most, tolerance=NEVER)
     n = min(options.timed_samples, case.n_samples)
     baselines = draw_baselines(case.n_samples)
     others: dict[str, Callable[[int], Any]] = {
-        "textbook, 32 x 32": lambda _: textbook(case, baselines, n_samples=n),
-        "captum, 32 x 32": lambda _: captum_loop(case, baselines, n_samples=n),
+        TEXTBOOK: lambda _: textbook(case, baselines, n_samples=n),
+        CAPTUM: lambda _: captum_loop(case, baselines, n_samples=n),
     }
     if has_int_grad_corr():
-        others["int_grad_corr, 32 x 32"] = lambda _: int_grad_corr(case, n_samples=n)
+        others[INT_GRAD_CORR] = lambda _: int_grad_corr(case, n_samples=n)
     for call in calls.values():
         call(0)  # once before it counts
     seconds, values = interleave({**calls, **others}, options.repeats)
@@ -88,7 +95,8 @@ def decoder(options: argparse.Namespace) -> dict[str, Any]:
         row = {"name": name} | median_and_range([time * scale for time in times])
         row |= {"gradients": None, "errors": None, "reported": None, "note": ""}
         if name in others:
-            row |= {"gradients": PAPER_GRADIENTS, "errors": paper.tolist()}
+            known = {TEXTBOOK: paper.tolist(), CAPTUM: gauss.tolist()}
+            row |= {"gradients": PAPER_GRADIENTS, "errors": known.get(name)}
             row["note"] = f"timed on {n} of {case.n_samples:,} samples, scaled"
         elif name != PRODUCTS:
             row["gradients"] = values[name][0].n_gradients
@@ -102,7 +110,7 @@ def decoder(options: argparse.Namespace) -> dict[str, Any]:
         row["over_neuroigc"] = row["seconds"] / at[DEFAULT]
     if not has_int_grad_corr():
         nothing = dict.fromkeys(rows[0])
-        rows.append({**nothing, "name": "int_grad_corr, 32 x 32", "note": "not installed"})
+        rows.append({**nothing, "name": INT_GRAD_CORR, "note": "not installed"})
     print_table(
         [
             {
@@ -124,6 +132,7 @@ def decoder(options: argparse.Namespace) -> dict[str, Any]:
         "rho": case.rho,
         "reference_error": uncertainty.tolist(),
         "paper_error": paper.tolist(),
+        "gauss_error": gauss.tolist(),
         "rows": rows,
     }
 
@@ -149,31 +158,39 @@ def accuracy(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for case in _cases(options):
         reference, uncertainty = reference_by_quadrature(case, cache=options.cache)
-        paper = paper_errors(case, reference, n_seeds=options.paper_seeds, cache=options.cache)
-        wanted = float((paper**2).mean(1).sqrt().mean())
+        paper, gauss = (
+            float((error**2).mean(1).sqrt().mean())
+            for error in _others_errors(case, reference, options)
+        )
         taken, errors = [], []
         for most in LADDER:
             n_gradients, error = _ladder_errors(case, reference, most, options.seeds)
             taken.append(n_gradients)
             errors.append(float((error**2).mean().sqrt()))
-        same, bound = crossing(taken, errors, wanted)
+        same, bound = crossing(taken, errors, paper)
+        same_as_gauss, gauss_bound = crossing(taken, errors, gauss)
         rows.append(
             {
                 "model": case.name,
                 "rho": case.rho,
                 "reference_error": float((uncertainty**2).mean().sqrt()),
-                "paper_error": wanted,
+                "paper_error": paper,
+                "gauss_error": gauss,
                 "gradients": taken,
                 "errors": errors,
                 "gradients_at_paper_error": same,
                 "bound": bound,
                 "times_fewer": PAPER_GRADIENTS / same,
+                "gradients_at_gauss_error": same_as_gauss,
+                "gauss_bound": gauss_bound,
+                "times_fewer_than_gauss": PAPER_GRADIENTS / same_as_gauss,
             }
         )
     taken = ", ".join(str(n) for n in rows[0]["gradients"])
     print("Errors, root mean square over outputs. neuroigc: columns are max_gradients, of which")
     print(f"{taken} were taken per sample; root mean square over {options.seeds} seeds.")
-    print(f"32 x 32: random baselines x steps, 1024 gradients; mean over {options.paper_seeds}.\n")
+    print("32 x 32: random baselines x steps of the paper's Riemann sum, 1024 gradients; GL: by")
+    print(f"Gauss-Legendre nodes instead; means over {options.paper_seeds} seeds.\n")
     print_table(
         [
             {
@@ -181,10 +198,12 @@ def accuracy(options: argparse.Namespace) -> dict[str, Any]:
                 "rho": row["rho"],
                 "reference's own": row["reference_error"],
                 "32 x 32": row["paper_error"],
+                "GL": row["gauss_error"],
                 **dict(zip((f"{most}" for most in LADDER), row["errors"], strict=True)),
-                "gradients for that of 32 x 32": row["bound"]
-                + f"{row['gradients_at_paper_error']:.1f}",
+                "gradients for 32 x 32's": row["bound"] + f"{row['gradients_at_paper_error']:.1f}",
                 "1024 / that": INVERSE[row["bound"]] + f"{row['times_fewer']:.0f}",
+                "for GL's": row["gauss_bound"] + f"{row['gradients_at_gauss_error']:.1f}",
+                "1024 / it": INVERSE[row["gauss_bound"]] + f"{row['times_fewer_than_gauss']:.0f}",
             }
             for row in rows
         ]
@@ -273,6 +292,17 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 def _cases(options: argparse.Namespace) -> list[Case]:
     wanted = [(kind, activation) for kind in options.models for activation in ACTIVATIONS]
     return [make_case(*one, small=options.small, cache=options.cache) for one in wanted]
+
+
+def _others_errors(
+    case: Case, reference: Tensor, options: argparse.Namespace
+) -> tuple[Tensor, Tensor]:
+    """Return errors (n_seeds, n_outputs) of 32 x 32, by the paper's rule and by Gauss-Legendre."""
+    wanted = {"n_seeds": options.paper_seeds, "cache": options.cache}
+    by_paper, by_gauss = (
+        paper_errors(case, reference, by_gauss=rule, **wanted) for rule in (False, True)
+    )
+    return by_paper, by_gauss
 
 
 def _ladder_errors(case: Case, reference: Tensor, most: int, n_seeds: int) -> tuple[int, Tensor]:
