@@ -139,7 +139,7 @@ def decoder(options: argparse.Namespace) -> dict[str, Any]:
 
 def _wide_products(case: Case, turn: int) -> None:
     """Multiply all samples by the first layer, and its transpose by a gradient per output."""
-    weight = case.model.stem[0].weight
+    weight = case.stem[0].weight
     hidden = case.inputs @ weight.T
     for _ in range(case.n_outputs):
         hidden @ weight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ N_VERTICES, WIDTH, DEPTH = 39_548, 512, 5
 
 @dataclass
 class Case:
-    """A model of the parts stem (affine), body and head, with the samples to attribute."""
+    """A model, of an affine stem and all the rest, with the samples to attribute."""
 
     name: str
     model: nn.Sequential
@@ -49,10 +48,20 @@ class Case:
         return self.targets.shape[1]
 
     @property
+    def stem(self) -> nn.Module:
+        """Return the affine layers at the beginning."""
+        return self.model[0]
+
+    @property
+    def rest(self) -> nn.Module:
+        """Return the layers behind the stem."""
+        return self.model[1:]
+
+    @property
     def hidden_shape(self) -> tuple[int, ...]:
         """Return the shape of a sample behind the stem."""
         with torch.no_grad():
-            return tuple(self.model.stem(self.inputs[:1]).shape[1:])
+            return tuple(self.stem(self.inputs[:1]).shape[1:])
 
     def fingerprint(self) -> str:
         """Return a digest of weights and data."""
@@ -91,9 +100,8 @@ class Residual(nn.Module):
 
 
 def assemble(stem: list[nn.Module], body: list[nn.Module], head: nn.Module) -> nn.Sequential:
-    """Put the three parts into one sequential model."""
-    parts = {"stem": nn.Sequential(*stem), "body": nn.Sequential(*body), "head": head}
-    return nn.Sequential(OrderedDict(parts))
+    """Put the three parts into one sequential model, which does not name them."""
+    return nn.Sequential(nn.Sequential(*stem), nn.Sequential(*body), head)
 
 
 def make_mlp(

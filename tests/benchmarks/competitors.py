@@ -236,7 +236,7 @@ def _cached(case: Case, kind: str, cache: Path | None, compute: Callable[[], Any
 def _open(case: Case) -> tuple[Tensor, Tensor]:
     """Return the stem's values of all samples, flat, and zeros for sums of gradients."""
     with torch.no_grad():
-        hidden = torch.cat([case.model.stem(x) for x in case.inputs.split(500)])
+        hidden = torch.cat([case.stem(x) for x in case.inputs.split(500)])
     flat = hidden.flatten(1)
     return flat, torch.zeros(len(flat), case.n_outputs, flat.shape[1], dtype=torch.float64)
 
@@ -245,7 +245,7 @@ def _mean_slopes(case: Case, starts: Tensor, end: Tensor, t: Tensor, weights: Te
     """Return weighted means over points of paths, (n_pairs, n_outputs, n_hidden), in float64."""
     points = starts[:, None] + t[:, :, None] * (end - starts)[:, None]
     shaped = points.flatten(0, 1).unflatten(1, case.hidden_shape).requires_grad_(True)
-    outputs = case.model.head(case.model.body(shaped))
+    outputs = case.rest(shaped)
     means = []
     for v in range(case.n_outputs):
         (slopes,) = torch.autograd.grad(
@@ -260,7 +260,7 @@ def _pull(case: Case, sums: Tensor) -> Tensor:
     total = torch.zeros(case.n_outputs, *case.inputs.shape[1:], dtype=torch.float64)
     for rows in torch.arange(case.n_samples).split(500):
         x = case.inputs[rows].requires_grad_(True)
-        hidden = case.model.stem(x)
+        hidden = case.stem(x)
         for v in range(case.n_outputs):
             cotangents = sums[rows, v].to(x.dtype).reshape(hidden.shape)
             (slopes,) = torch.autograd.grad(hidden, x, cotangents, retain_graph=True)
