@@ -161,7 +161,11 @@ class Engine(ABC):
                 hidden = torch.cat([hidden, problem.factors.stem(problem.bank)])
             targets = torch.cat([targets, targets.new_zeros(len(problem.bank), targets.shape[1])])
         at_rows = slopes(hidden)
-        parts = [self.read(block, part) for part in self.row_chunks(len(hidden))]
+        kept, probed = [], []
+        for part in self.row_chunks(len(hidden)):
+            x = self.read(block, part)
+            probed.append(x[:, self.probe_members])
+            kept += [x] if self.keeps_inputs else []
         zeros = hidden.new_zeros(
             problem.n_outputs, len(self.probe_columns) + 1, dtype=torch.float64
         )
@@ -169,8 +173,8 @@ class Engine(ABC):
             block=block,
             targets=targets,
             hidden=hidden,
-            inputs=torch.cat(parts) if self.keeps_inputs else None,
-            probe_inputs=torch.cat([part[:, self.probe_members] for part in parts]),
+            inputs=torch.cat(kept) if kept else None,
+            probe_inputs=torch.cat(probed),
             slopes=at_rows,
             mean_slope=(at_rows if problem.bank is None else at_rows[n:]).mean(0),
             residual=hidden.new_zeros(len(hidden), at_rows.shape[1], width, dtype=torch.float64),
