@@ -7,6 +7,7 @@ from torch import nn
 from neuroigc.attribution.keys import combine_keys, digest_rows
 from neuroigc.attribution.pairs import draw_blocks, draw_pairs
 from neuroigc.attribution.paths import draw_points
+from neuroigc.attribution.thinning import Thinning
 
 
 def shake(model, seed=0):
@@ -99,17 +100,28 @@ def keys_of(x, y, conditions=None):
     return combine_keys(*map(digest_rows, parts))
 
 
-def drawn(keys, strata=None, n_rounds=(8,), seed=0, max_size=512):
-    """Return the pairs (with weights) and points that the estimator draws, sweep by sweep."""
+def drawn(keys, strata=None, n_rounds=(8,), seed=0, max_size=512, y=None):
+    """Return the pairs (with weights) and points that the estimator draws, sweep by sweep.
+
+    With few outputs, pairs are thinned by their targets y.
+    """
     pairs, points, first_round = [], [], 0
     strata = np.zeros(len(keys), int) if strata is None else np.asarray(strata)
+    if y is not None:
+        y = y.reshape(len(keys), -1).astype(float)
+        for stratum in np.unique(strata):
+            y[strata == stratum] -= y[strata == stratum].mean(0)
+        thinning = Thinning(y, strata, paired=True, seed=seed)
     for sweep, in_sweep in enumerate(n_rounds):
         for block in draw_blocks(strata, keys, max_size=max_size, sweep=sweep, seed=seed):
             for shift in range(in_sweep):
                 chosen = draw_pairs(block, shift, seed=seed)
                 weight = chosen.weight / (len(strata) * sum(n_rounds))
                 first, second = block.samples[chosen.first], block.samples[chosen.second]
-                pairs += [(i, j, weight) for i, j in zip(first, second, strict=True)]
+                taken = np.ones(len(first))
+                if y is not None:
+                    taken = thinning.weights(y[first] - y[second], block.keys, first_round + shift)
+                pairs += list(zip(first, second, weight * taken, strict=True))
                 points.append(draw_points(block.keys, first_round + shift, seed=seed))
         first_round += in_sweep
     t, weights = np.concatenate(points, 1)

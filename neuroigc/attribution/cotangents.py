@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from neuroigc.attribution.influences import GroupDeviations
 from neuroigc.attribution.pairs import Block
 from neuroigc.attribution.problem import Problem
 from neuroigc.attribution.state import BlockState
+from neuroigc.attribution.thinning import Thinning
 
 __all__ = ["CotangentEngine"]
 
@@ -30,6 +32,7 @@ class CotangentEngine(Engine):
     """Regime of few outputs: one backward pass per output and point."""
 
     knows_samples = True
+    first_rounds = 8
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
         super().__init__(problem, settings)
@@ -37,6 +40,10 @@ class CotangentEngine(Engine):
         self.pull_to_probe = stem.pull_to(self.probe_members)
         with torch.no_grad():
             self.origins = stem(problem.centre)
+        targets, paired = problem.targets.cpu().numpy(), problem.bank is None
+        self.thinning = Thinning(targets, problem.strata, paired=paired, seed=settings.seed)
+        if not settings.n_permutations:
+            self.cost = self.thinning.cost
 
     @property
     def bytes_per_sample(self) -> int:
@@ -65,24 +72,41 @@ class CotangentEngine(Engine):
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the cotangents."""
         n, (second, weight) = state.n_samples, self.draw(state)
-        weights = (state.targets[:n] - state.targets[second]) * weight
-        residual = torch.zeros_like(state.slopes)
-        deviations = torch.empty_like(state.slopes[:n])
+        differences, thinned = self._weigh(state, second, shift)
+        residual, deviations = torch.zeros_like(state.slopes), torch.zeros_like(state.slopes[:n])
+        for outputs, rows in _shares(thinned):
 
-        def slopes(points: Tensor) -> Tensor:
-            return self.differentiate(points, state.block.stratum, latent=False)
+            def slopes(points: Tensor, outputs: slice = outputs) -> Tensor:
+                stratum = state.block.stratum
+                return self.differentiate(points, stratum, latent=False, values=outputs)
 
-        for part, on_path in self.deviations(state, second, shift, slopes):
-            torch.mul(on_path, weights[part, :, None], out=residual[part])
-            torch.mul(on_path, weight, out=deviations[part])
+            rows = rows.to(second.device)
+            for part, on_path in self.deviations(state, rows, second, shift, outputs, slopes):
+                on_path *= weight * thinned[part, outputs, None].to(on_path)
+                deviations[part, outputs] = on_path
+                on_path *= differences[part, outputs, None].to(on_path)
+                residual[:, outputs].index_add_(0, part, on_path)
+                residual[:, outputs].index_add_(0, second[part], on_path, alpha=-1)
         if state.plain is not None:
             state.plain += deviations
             if self.problem.bank is None:
                 state.plain.index_add_(0, second, deviations.to(state.plain.dtype))
         if state.n_rounds < self.n_kept_rounds:
             state.pairs.append(deviations)
-        residual.index_add_(0, second, residual[:n].clone(), alpha=-1)
         self.record(state, residual, self._probe(state, residual))
+
+    def _weigh(self, state: BlockState, second: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+        """Return pairs' differences of targets, and their weights, (n_samples, n_outputs) each."""
+        samples = state.block.samples
+        partners = samples[second.cpu().numpy()] if self.problem.bank is None else samples
+        differences = self.thinning.differences(samples, partners)
+        if self.settings.n_permutations:
+            # Other targets would have other pairs.
+            weights = np.ones_like(differences)
+        else:
+            weights = self.thinning.weights(differences, state.block.keys, shift)
+        device = state.hidden.device
+        return torch.from_numpy(differences).to(device), torch.from_numpy(weights).to(device)
 
     def _probe(self, state: BlockState, cotangents: Tensor) -> Tensor:
         """Return Σ_s x_s ∘ W^T D_s on the probed components, and its total over all."""
@@ -204,3 +228,16 @@ class CotangentEngine(Engine):
             pulled = self.pull(state.slopes[part] - state.mean_slope, outputs)
             total += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)
         return total / n
+
+
+def _shares(weights: Tensor) -> list[tuple[slice, Tensor]]:
+    """Share out gradients: slices of the outputs, and the pairs that count for them.
+
+    Either all outputs of a point are differentiated, one after the other, or each output at
+    points of its own; whichever takes fewer passes.
+    """
+    taken = weights.cpu() > 0
+    n_outputs, together = taken.shape[1], taken.any(1)
+    if 2 * int(taken.sum()) < (1 + n_outputs) * int(together.sum()):
+        return [(slice(v, v + 1), taken[:, v].nonzero()[:, 0]) for v in range(n_outputs)]
+    return [(slice(0, n_outputs), together.nonzero()[:, 0])]

@@ -72,6 +72,8 @@ class Engine(ABC):
     #: `products` need not be asked.
     knows_samples = False
     first_rounds = 4
+    #: Gradients per sample that a round of pairs takes.
+    cost = 1.0
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
         self.problem, self.settings = problem, settings
@@ -215,13 +217,14 @@ class Engine(ABC):
         stratum: int,
         *,
         latent: bool,
+        values: slice = slice(None),
         after: Callable[[Tensor], Tensor] = lambda gradient: gradient,
     ) -> Tensor:
         """Return gradients (n, n_values, any) of outputs, or latents, at hidden points."""
         factors = self.problem.factors
         conditions = self.problem.condition_of(stratum, len(points))
         function = factors.latents if latent else factors.outputs
-        return gradients(lambda hidden: function(hidden, conditions), points, after)
+        return gradients(lambda hidden: function(hidden, conditions)[:, values], points, after)
 
     def draw(self, state: BlockState, number: int | None = None) -> tuple[Tensor, float]:
         """Draw each sample's next baseline, as rows of the state, and the weight of the pairs.
@@ -242,36 +245,41 @@ class Engine(ABC):
     def deviations(
         self,
         state: BlockState,
+        rows: Tensor,
         second: Tensor,
         shift: int,
+        outputs: slice,
         slopes: Callable[[Tensor], Tensor],
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the samples and what gradients on their paths deviate from the line.
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield some of the samples and what gradients on their paths deviate from the line.
 
         Parameters
         ----------
         state : BlockState
+        rows : Tensor of shape (n,)
+            The samples whose pairs are wanted.
         second : Tensor of shape (n_samples,)
-            Rows of the samples' baselines.
+            Rows of all samples' baselines.
         shift : int
             Number of the round, which decides where on the paths the points are.
+        outputs : slice
+            Of the values, those that are differentiated.
         slopes : callable
             Maps points (n, n_hidden) to gradients (n, n_values, any).
 
         Yields
         ------
-        part : slice
+        rows : Tensor of shape (n,)
         deviations : Tensor of shape (n, n_values, any)
             Unbiased for the integral along the path, less its trapezoid.
         """
         drawn = draw_points(state.block.keys, shift, seed=self.settings.seed)
         t, weight = (torch.from_numpy(a).to(state.hidden)[:, None] for a in drawn)
-        step = self.rows_at_once()
-        for start in range(0, state.n_samples, step):
-            part = slice(start, min(start + step, state.n_samples))
+        for part in torch.split(rows, self.rows_at_once()):
             baseline = second[part]
             at = slopes(torch.lerp(state.hidden[baseline], state.hidden[part], t[part]))
-            line = torch.lerp(state.slopes[baseline], state.slopes[part], t[part, :, None])
+            ends = state.slopes[baseline, outputs], state.slopes[part, outputs]
+            line = torch.lerp(*ends, t[part, :, None])
             yield part, at.sub_(line).mul_(weight[part, :, None])
 
     def record(self, state: BlockState, residual: Tensor, probe: Tensor) -> None:

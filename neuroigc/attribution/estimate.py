@@ -34,6 +34,8 @@ GAP_SHARE = 0.2
 # Up to so many outputs, each has to meet the tolerance; of more, the median one.
 FEW_OUTPUTS = 10
 SECONDS_BETWEEN_SAVES = 30.0
+# Numbers of gradients so close to a whole one are meant to be it.
+ROUNDING = 1e-9
 
 
 @dataclass
@@ -114,8 +116,11 @@ class Estimator:
             self.sums.add("probe", self.engine.closed_probe(self.sums) - self.sums["probe"])
             del self.sums.values["slope"]
         self._add_up(self.sums)
+        n_gradients = self.sweep + self.n_rounds * self.engine.cost
         return Estimate(
-            sums=self.sums, n_rounds=self.n_rounds, n_gradients=self.n_rounds + self.sweep
+            sums=self.sums,
+            n_rounds=self.n_rounds,
+            n_gradients=math.ceil(n_gradients - ROUNDING),
         )
 
     def _blocks(self) -> list[Block]:
@@ -199,7 +204,8 @@ class Estimator:
         """Return how many rounds to add, from the errors so far."""
         done, first = self.n_rounds, self.engine.first_rounds
         partial = [block.n_distances for block in self._all_blocks() if block.is_partial]
-        allowed = self.max_gradients - (self.sweep + 1) - done
+        spare = self.max_gradients - (self.sweep + 1)
+        allowed = math.floor(spare / self.engine.cost + ROUNDING) - done
         if self._in_sweep and partial:
             left = min(partial) - (done - self.sweep_start)
             if left <= 0 and allowed > 2 and self._goes_on():

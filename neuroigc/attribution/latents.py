@@ -116,9 +116,10 @@ class LatentEngine(Engine):
         def slopes(points: Tensor) -> Tensor:
             return self._differentiate(points, state.block.stratum)
 
-        for part, maps in self.deviations(state, second, shift, slopes):
-            maps *= (inputs[part] - inputs[second[part]])[:, None] * weight
-            residual[part] = self._columns(maps)
+        indices, latents = torch.arange(state.n_samples, device=second.device), slice(None)
+        for rows, maps in self.deviations(state, indices, second, shift, latents, slopes):
+            maps *= (inputs[rows] - inputs[second[rows]])[:, None] * weight
+            residual[rows] = self._columns(maps)
         if state.n_rounds < self.n_kept_rounds:
             groups = slice(self.problem.columns.n_components, -1)
             state.pairs.append(residual[: state.n_samples, :, groups].clone())

@@ -9,7 +9,7 @@ from scipy.special import betaincinv
 __all__ = ["draw_points", "uniform"]
 
 # Independent streams of one seed, by what they decide.
-ORDER, SHIFT, STRATUM, POINT, BANK, PARTNER, PLACE, PERMUTATION = range(8)
+ORDER, SHIFT, STRATUM, POINT, BANK, PARTNER, PLACE, PERMUTATION, THINNING = range(9)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))

@@ -71,7 +71,7 @@ def reference_igc_of_pairs(
     inputs: Any,
     targets: Any,
     *,
-    pairs: Sequence[tuple[int, int, float]],
+    pairs: Sequence[tuple[int, int, Any]],
     points: Array,
     weights: Array | None = None,
     conditions: Any = None,
@@ -85,7 +85,7 @@ def reference_igc_of_pairs(
     model, inputs, targets, conditions
         As for `reference_igc`.
     pairs : sequence of (i, j, weight)
-        Path end, baseline, and the pair's weight in the mean.
+        Path end, baseline, and the pair's weight in the mean: one number, or one per output.
     points : array of shape (n_pairs, n_points)
         Where on each path gradients are taken, from 0 (baseline) to 1.
     weights : array of shape (n_pairs, n_points), optional
@@ -118,7 +118,8 @@ def reference_igc_of_pairs(
             line = (1 - t) * at[j] + t * at[i] if control_variate else 0.0
             gradient = gradient + w * (slope(x[j] + t * (x[i] - x[j]), i) - line) / len(ts)
         for v in range(n_outputs):
-            igc[v] += weight / 2 * (y[i, v] - y[j, v]) * (x[i] - x[j]) * gradient[v]
+            counts = np.broadcast_to(weight, n_outputs)[v] / 2
+            igc[v] += counts * (y[i, v] - y[j, v]) * (x[i] - x[j]) * gradient[v]
     if control_variate:
         for i in range(n):
             alike = np.flatnonzero(labels == labels[i])
