@@ -29,6 +29,8 @@ __all__ = ["Estimate", "Estimator", "exceeds", "numerical_errors"]
 HELD_BYTES = 2**26
 BLOCK_BYTES = 2**27
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
+# Where states are not kept, so many samples tell how many rounds the first sweep needs.
+SMALLEST_PILOT = 512
 # The completeness gap wanted is this share of the tolerance: 0.01 at the default of 0.05.
 GAP_SHARE = 0.2
 # Up to so many outputs, each has to meet the tolerance; of more, the median one.
@@ -151,7 +153,8 @@ class Estimator:
 
     def _take(self, block: Block, shifts: range) -> None:
         state = self.held.pop(block.index, None) or self.engine.open(block)
-        for shift in shifts:
+        # Those of the pilot have some rounds behind them.
+        for shift in shifts[max(0, self.sweep_start + state.n_rounds - shifts.start) :]:
             self.engine.advance(state, shift)
         if self.holds:
             self.held[block.index] = state
@@ -213,13 +216,13 @@ class Estimator:
                 self._close_sweep()
                 return self._rounds_wanted()
             allowed = min(allowed, left)
-        elif not self.holds:
+        elif not self.holds and (self.sweep or not self._pilot_blocks()):
             # A sweep begins with gradients at the samples, so later ones are longer.
             allowed = min(allowed, first * 2 ** max(self.sweep - 1, 0))
         # Parts of strata are cut anew before their pairs come again.
         allowed = min([allowed, *partial])
         if done == 0:
-            return min(first, allowed)
+            return min(first, allowed) if self.holds else self._pilot(allowed)
         if allowed < (1 if self._in_sweep else 2):
             return 0
         if self.team.is_shard:
@@ -232,6 +235,33 @@ class Estimator:
         factor = max(1.1 * (_typical(errors) / self.tolerance) ** 2, by_gap)
         return min(max(2, math.ceil(done * min(factor, 4.0)) - done), allowed)
 
+    def _pilot_blocks(self) -> list[Block]:
+        """Return as many blocks as may be kept, from all over the samples; none if too few."""
+        blocks, n_samples = self._all_blocks(), self.engine.problem.n_samples
+        n_kept = HELD_BYTES // (self.engine.bytes_per_sample * -(-n_samples // len(blocks)))
+        chosen = blocks[:: -(-len(blocks) // n_kept)] if n_kept else []
+        return chosen if sum(len(b.samples) for b in chosen) >= SMALLEST_PILOT else []
+
+    def _pilot(self, allowed: int) -> int:
+        """Return how many rounds the first sweep is to have, from the error of a part of it."""
+        blocks, first = self._pilot_blocks(), min(self.engine.first_rounds, allowed)
+        if not blocks:
+            return first
+        if self.team.is_shard:
+            return allowed
+        mine = {block.index for block in self._blocks()}
+        for block in blocks:
+            if block.index in mine:
+                self.held[block.index] = self.engine.open(block)
+                for shift in range(first):
+                    self.engine.advance(self.held[block.index], shift)
+        share = sum(len(block.samples) for block in blocks) / self.engine.problem.n_samples
+        self.n_rounds = first
+        error = _typical(self._errors()[0]) * math.sqrt(share)
+        self.n_rounds = 0
+        wanted = math.ceil(1.1 * first * (error / self.tolerance) ** 2)
+        return min(max(first, wanted), allowed)
+
     def _goes_on(self) -> bool:
         return self.team.is_shard or exceeds(*self._errors(), self.tolerance)
 
@@ -242,7 +272,7 @@ class Estimator:
         position = [self.n_rounds, self.sweep, self.sweep_start, self.sweep_end, self.next_block]
         arrays: dict[str, NDArray[Any]] = {"position": np.array(position)}
         arrays |= {f"sums/{name}": a for name, a in self.sums.to_arrays().items()}
-        for index, state in self.held.items():
+        for index, state in self.held.items() if self.holds else ():
             arrays |= {f"block{index}/{name}": a for name, a in state.to_arrays().items()}
         save_state(self.checkpoint, self.identity, arrays)
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Of the memory that may be used, one array of what is streamed takes this share.
-CHUNK_SHARE = 1 / 32
+CHUNK_SHARE = 1 / 16
 
 
 class Samples:
