@@ -11,18 +11,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, Settings
 from neuroigc.attribution.factorisation import DenseStem
 from neuroigc.attribution.influences import GroupDeviations
-from neuroigc.attribution.pairs import Block
+from neuroigc.attribution.pairs import Block, PairRound
 from neuroigc.attribution.problem import Problem
 from neuroigc.attribution.state import BlockState
 from neuroigc.attribution.thinning import Thinning
 
 __all__ = ["CotangentEngine"]
+
+Floats = NDArray[np.float64]
 
 # Samples from which the mean product of input and gradient is taken, for standard errors alone.
 N_MOMENT_SAMPLES = 32
@@ -71,10 +74,16 @@ class CotangentEngine(Engine):
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the cotangents."""
-        n, (second, weight) = state.n_samples, self.draw(state)
-        differences, thinned = self._weigh(state, second, shift)
+        n, pairs = state.n_samples, self.draw(state)
+        second, weight = self.on_device(state, pairs)
+        differences, thinned = self._weigh(state.block, pairs, shift)
+        shares = _shares(thinned)
+        counts, chances = (
+            torch.from_numpy(array).to(state.hidden)[:, :, None]
+            for array in (differences, thinned * weight)
+        )
         residual, deviations = torch.zeros_like(state.slopes), torch.zeros_like(state.slopes[:n])
-        for outputs, rows in _shares(thinned):
+        for outputs, rows in shares:
 
             def slopes(points: Tensor, outputs: slice = outputs) -> Tensor:
                 stratum = state.block.stratum
@@ -82,9 +91,9 @@ class CotangentEngine(Engine):
 
             rows = rows.to(second.device)
             for part, on_path in self.deviations(state, rows, second, shift, outputs, slopes):
-                on_path *= weight * thinned[part, outputs, None].to(on_path)
+                on_path *= chances[part, outputs]
                 deviations[part, outputs] = on_path
-                on_path *= differences[part, outputs, None].to(on_path)
+                on_path *= counts[part, outputs]
                 residual[:, outputs].index_add_(0, part, on_path)
                 residual[:, outputs].index_add_(0, second[part], on_path, alpha=-1)
         if state.plain is not None:
@@ -95,18 +104,14 @@ class CotangentEngine(Engine):
             state.pairs.append(deviations)
         self.record(state, residual, self._probe(state, residual))
 
-    def _weigh(self, state: BlockState, second: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+    def _weigh(self, block: Block, pairs: PairRound, shift: int) -> tuple[Floats, Floats]:
         """Return pairs' differences of targets, and their weights, (n_samples, n_outputs) each."""
-        samples = state.block.samples
-        partners = samples[second.cpu().numpy()] if self.problem.bank is None else samples
-        differences = self.thinning.differences(samples, partners)
+        partners = block.samples[pairs.second] if self.problem.bank is None else block.samples
+        differences = self.thinning.differences(block.samples, partners)
         if self.settings.n_permutations:
             # Other targets would have other pairs.
-            weights = np.ones_like(differences)
-        else:
-            weights = self.thinning.weights(differences, state.block.keys, shift)
-        device = state.hidden.device
-        return torch.from_numpy(differences).to(device), torch.from_numpy(weights).to(device)
+            return differences, np.ones_like(differences)
+        return differences, self.thinning.weights(differences, block.keys, shift)
 
     def _probe(self, state: BlockState, cotangents: Tensor) -> Tensor:
         """Return Σ_s x_s ∘ W^T D_s on the probed components, and its total over all."""
@@ -179,7 +184,7 @@ class CotangentEngine(Engine):
         """Yield gradients times what a group's inputs add to the stem's output."""
         problem, stem, n = self.problem, self.problem.factors.stem, state.n_samples
         stratum, members = state.block.stratum, problem.columns.groups
-        seconds = [self.draw(state, k)[0] for k in range(len(state.pairs))]
+        seconds = [self.partners(state, k) for k in range(len(state.pairs))]
         weighted = torch.einsum("nv,nvh->vh", state.targets[:n], state.slopes[:n]) / n
         offset = (problem.mean[stratum] - problem.centre[stratum])[None]
         # Inputs are read once for several groups.
@@ -230,14 +235,15 @@ class CotangentEngine(Engine):
         return total / n
 
 
-def _shares(weights: Tensor) -> list[tuple[slice, Tensor]]:
+def _shares(weights: Floats) -> list[tuple[slice, Tensor]]:
     """Share out gradients: slices of the outputs, and the pairs that count for them.
 
     Either all outputs of a point are differentiated, one after the other, or each output at
     points of its own; whichever takes fewer passes.
     """
-    taken = weights.cpu() > 0
+    taken = weights > 0
     n_outputs, together = taken.shape[1], taken.any(1)
-    if 2 * int(taken.sum()) < (1 + n_outputs) * int(together.sum()):
-        return [(slice(v, v + 1), taken[:, v].nonzero()[:, 0]) for v in range(n_outputs)]
-    return [(slice(0, n_outputs), together.nonzero()[:, 0])]
+    if 2 * taken.sum() < (1 + n_outputs) * together.sum():
+        columns = [np.flatnonzero(taken[:, v]) for v in range(n_outputs)]
+        return [(slice(v, v + 1), torch.from_numpy(rows)) for v, rows in enumerate(columns)]
+    return [(slice(0, n_outputs), torch.from_numpy(np.flatnonzero(together)))]

@@ -19,7 +19,7 @@ from torch import Tensor
 from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
 from neuroigc.attribution.gradients import gradients
 from neuroigc.attribution.influences import GroupDeviations, add_group_influences
-from neuroigc.attribution.pairs import Block, draw_bank_pairs, draw_pairs
+from neuroigc.attribution.pairs import Block, PairRound, draw_bank_pairs, draw_pairs
 from neuroigc.attribution.paths import draw_points
 from neuroigc.attribution.permutations import draw_permutations, null_maps
 from neuroigc.attribution.problem import Problem
@@ -226,21 +226,24 @@ class Engine(ABC):
         function = factors.latents if latent else factors.outputs
         return gradients(lambda hidden: function(hidden, conditions)[:, values], points, after)
 
-    def draw(self, state: BlockState, number: int | None = None) -> tuple[Tensor, float]:
-        """Draw each sample's next baseline, as rows of the state, and the weight of the pairs.
-
-        With a ``number``, draw those of an earlier round again.
-        """
-        seed, bank, n = self.settings.seed, self.problem.bank, state.n_samples
+    def draw(self, state: BlockState, number: int | None = None) -> PairRound:
+        """Draw each sample's next baseline; with a ``number``, that of an earlier round again."""
+        seed, bank = self.settings.seed, self.problem.bank
         number = state.n_rounds if number is None else number
         if bank is None:
-            pairs = draw_pairs(state.block, number, seed=seed)
-        else:
-            pairs = draw_bank_pairs(state.block, len(bank), number, seed=seed)
-        second = torch.from_numpy(pairs.second) + (0 if bank is None else n)
+            return draw_pairs(state.block, number, seed=seed)
+        return draw_bank_pairs(state.block, len(bank), number, seed=seed)
+
+    def on_device(self, state: BlockState, pairs: PairRound) -> tuple[Tensor, float]:
+        """Return the baselines of pairs, as rows of the state, and the weight of the pairs."""
+        paired = self.problem.bank is None
+        second = torch.from_numpy(pairs.second) + (0 if paired else state.n_samples)
         # Pairs of samples are compared in both directions, which count half each.
-        weight = pairs.weight / 2 if bank is None else pairs.weight
-        return second.to(state.hidden.device), weight
+        return second.to(state.hidden.device), pairs.weight / 2 if paired else pairs.weight
+
+    def partners(self, state: BlockState, number: int) -> Tensor:
+        """Return the baselines of an earlier round, as rows of the state."""
+        return self.on_device(state, self.draw(state, number))[0]
 
     def deviations(
         self,

@@ -119,7 +119,7 @@ def _influences(
         half_of, left = [k % 2 for k in range(n_kept)], max(0.0, 1 - n_kept / cycle)
     n_halves = min(n_kept, 2)
     noise = torch.zeros_like(values[0])
-    seconds = [engine.draw(state, k)[0].to(group_of.device) for k in range(n_kept)]
+    seconds = [engine.partners(state, k) for k in range(n_kept)]
     sizes = torch.bincount(group_of, minlength=n_groups).to(values.dtype)[:, None] / n
     for deviations in engine.group_deviations(state):
         outputs, column = deviations.outputs, deviations.group

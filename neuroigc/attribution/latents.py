@@ -109,7 +109,7 @@ class LatentEngine(Engine):
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the samples' mean attributions to latents."""
-        second, weight = self.draw(state)
+        second, weight = self.on_device(state, self.draw(state))
         residual = torch.zeros_like(state.residual, dtype=state.slopes.dtype)
         inputs = self.rows(state, slice(None))
 
