@@ -212,8 +212,8 @@ for title, (model, inputs, targets, outputs) in MODELS.items():
 # In the figure, gradients right of the diamond no longer pay: four times the samples would lower
 # the grey line to about its half, no number of gradients does. The perceptron is smooth and nearly
 # additive, and the cheapest map is exact enough for its samples. The convolutional network takes
-# tens of gradients. The 1,024 of the paper's setting buy what a handful does here, because they are
-# spent on 32 baselines, which stand for all samples.
+# some more. The 1,024 gradients of the paper's setting buy no more than a handful does here,
+# because they are spent on 32 baselines, which stand for all samples.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, layout="constrained")
