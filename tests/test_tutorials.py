@@ -60,6 +60,7 @@ def results(tmp_path_factory):
 def test_tutorials_are_found():
     names = {path.stem for path in TUTORIALS}
     assert names >= {"plot_digits", "plot_haxby_decoding", "plot_szinte_prf"}
+    assert names >= {"plot_any_torch_model", "plot_accuracy_against_cost"}
 
 
 @pytest.mark.slow
@@ -93,6 +94,26 @@ def test_receptive_fields_come_out_of_natural_images(results):
     assert found["median_centre_error"] <= 0.4  # the short version has 1,800 images
     assert found["r_eccentricity"] >= 0.9
     assert found["r_angle"] >= 0.9
+
+
+@pytest.mark.slow
+def test_any_torch_model_is_attributed_and_noise_refused(results):
+    found = results("plot_any_torch_model")
+    assert found["r"] >= 0.65
+    assert found["table_gap"] <= 0.01
+    assert found["levels_gap"] <= 1e-5
+    assert abs(found["auto_sum"] - 1) <= 0.01
+    assert found["refused"]
+    assert found["accuracy"] >= 0.9
+    assert found["digits_gap"] <= 0.06  # a fifth of the short version's tolerance
+
+
+@pytest.mark.slow
+def test_accuracy_is_bought_until_the_samples_limit_it(results):
+    found = results("plot_accuracy_against_cost")
+    assert found["worst_first"] > found["worst_last"]
+    assert 0.5 <= found["reported_ratio"] <= 2
+    assert found["worst_share"] <= 1 / 3
 
 
 @pytest.mark.slow
