@@ -288,6 +288,7 @@ def _run(
             "outputs": problem.chosen.tolist(),
             "groups": problem.columns.group_names,
             "n_strata": len(problem.centre),
+            "n_sample_groups": engine.settings.n_sample_groups,
             "input_shape": list(problem.samples.shape),
             "regime": type(engine).__name__,
             "stem": type(problem.factors.stem).__name__,

@@ -136,6 +136,7 @@ class Totals:
             settings=settings,
             group_influences=influences,
             scores=None if influences is None else self._scores(),
+            strata=None if influences is None else self.common["strata"],
             **tests,
         )
 
