@@ -6,12 +6,14 @@ deviations. Under weights w of mean 1 on the samples, with u = w - 1, the covari
 ``V(w) = V + mean(u Y) + sum_ij u_i u_j h_ij / n^2``,
 
 Y being the samples' influence (twice the first-order term in the sense of Hoeffding 1948) and h
-the degenerate rest of the pairs. A pair of a sample with itself contributes nothing, so the
-diagonal of h is known: ``h_ii = -(V + Y_i)``. What is left out is off the diagonal, of order 1/n
-and of mean zero. Leaving out a sample (Quenouille 1956, Tukey 1958) needs the diagonal alone and
-is exact; drawing samples with replacement (Efron 1979) is exact to first order and in the mean.
-Both are done within strata, whose samples alone are compared with each other, with the pooled
-covariance in the place of each stratum's in the small terms.
+the degenerate rest of the pairs. With z the z-scores of the targets and M the samples' mean
+attributions (of mean 0, over the predictions' standard deviation), it is
+``h_ij = -(z_i M_j + z_j M_i) / 2`` where a pair's attribution is the difference of its samples':
+for all inputs together and for given baselines. Else there is a rest, whose diagonal is known
+nevertheless, for a pair of a sample with itself contributes nothing: ``h_ii = -(V + Y_i)``.
+Leaving out a sample (Quenouille 1956, Tukey 1958) needs no more and is exact. Drawing samples
+with replacement (Efron 1979) leaves out the rest's part off the diagonal, of order 1/n and mean 0.
+Both are done within strata, whose samples alone are compared with each other.
 
 Y comes from a finite number of pairs and points, whose noise is part of its spread. It is left
 there: a pair's noise is counted for both its samples, so it adds twice its own variance, once of
@@ -21,13 +23,21 @@ rather a little too wide.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-__all__ = ["bootstrap_intervals", "jackknife_errors", "leave_one_out", "symmetric_intervals"]
+__all__ = [
+    "GroupData",
+    "bootstrap_intervals",
+    "jackknife_errors",
+    "leave_one_out",
+    "symmetric_intervals",
+    "weighted_values",
+]
 
 Array = NDArray[Any]
 
@@ -36,41 +46,62 @@ _TINY = np.finfo(float).tiny
 _BATCH = 200
 
 
-def leave_one_out(values: Array, influences: Array, scores: Array, strata: Array) -> Array:
-    """Return groups' values without each sample in turn, (n_samples, n_outputs, n_groups).
+@dataclass(frozen=True)
+class GroupData:
+    """What is known of groups and samples.
 
-    Exact if there is one stratum and the influences are.
-
-    Parameters
+    Attributes
     ----------
     values : array of shape (n_outputs, n_groups)
     influences : array of shape (n_samples, n_outputs, n_groups)
         Of the samples on the covariances, in units of the values; of mean 0 in each stratum.
+    attributions : array of the same shape
+        Samples' mean attributions, over the standard deviations of the predictions; likewise.
     scores : array of shape (2, n_samples, n_outputs)
         z-scores of predictions and targets, centred in each stratum.
     strata : array of shape (n_samples,)
         Numbers of the strata, from 0 on.
     """
-    n, sizes = len(strata), np.bincount(strata)[strata]
+
+    values: Array
+    influences: Array
+    attributions: Array
+    scores: Array
+    strata: Array
+
+    @property
+    def members(self) -> list[Array]:
+        """Return the samples of each stratum."""
+        return [np.flatnonzero(self.strata == s) for s in range(int(self.strata.max()) + 1)]
+
+    def own_pairs(self) -> Array:
+        """Return minus h_ii, of the shape of the influences."""
+        products = self.scores[1][..., None] * self.attributions
+        own = self.influences.astype(float)
+        several = self.members
+        for at in several:
+            # Covariances of the strata.
+            own[at] += products[at].mean(0) if len(several) > 1 else self.values
+        return own
+
+
+def leave_one_out(data: GroupData) -> Array:
+    """Return groups' values without each sample in turn, (n_samples, n_outputs, n_groups)."""
+    n, sizes = len(data.strata), np.bincount(data.strata)[data.strata]
     # What a sample takes away with it, its effect on the mean included.
     share = (sizes / (sizes - 1))[:, None]
-    covariance = n * values - share[..., None] * (values + influences)
-    variance = np.maximum(n - share * scores**2, _TINY)
+    covariance = n * data.values - share[..., None] * data.own_pairs()
+    variance = np.maximum(n - share * data.scores**2, _TINY)
     left_out: Array = covariance / np.sqrt(variance.prod(0))[..., None]
     return left_out
 
 
-def jackknife_errors(values: Array, influences: Array, scores: Array, strata: Array) -> Array:
-    """Return standard errors (n_outputs, n_groups) from leaving out each sample in turn.
-
-    Parameters
-    ----------
-    values, influences, scores, strata
-        As for `leave_one_out`.
-    """
-    deviations = _deviations(leave_one_out(values, influences, scores, strata), strata)
-    sizes = np.bincount(strata)[strata][:, None, None]
-    errors: Array = np.sqrt(((sizes - 1) / sizes * deviations**2).sum(0))
+def jackknife_errors(data: GroupData) -> Array:
+    """Return standard errors (n_outputs, n_groups) from leaving out each sample in turn."""
+    left_out, squares = leave_one_out(data), np.zeros_like(data.values, dtype=float)
+    for at in data.members:
+        squares += (len(at) - 1) * left_out[at].var(0)
+    errors: Array = np.sqrt(squares)
     return errors
 
 
@@ -80,43 +111,37 @@ def symmetric_intervals(values: Array, errors: Array, n_free: int, level: float)
     return np.stack([values - reach, values + reach], -1)
 
 
-def weighted_values(
-    values: Array, influences: Array, scores: Array, strata: Array, weights: Array
-) -> Array:
+def weighted_values(data: GroupData, weights: Array) -> Array:
     """Return groups' values under weights on the samples, (n_sets, n_outputs, n_groups).
 
     Parameters
     ----------
-    values, influences, scores, strata
-        As for `leave_one_out`.
+    data : GroupData
     weights : array of shape (n_sets, n_samples)
         Of mean 1 in each stratum.
     """
-    n, flat = len(strata), influences.reshape(len(strata), -1)
-    counts = np.bincount(strata)
-    # Per stratum, sums of weighted scores over the root of its size.
-    members = np.eye(len(counts))[strata] / np.sqrt(counts)
-    diagonal = (weights - 1) ** 2 / counts[strata]
-    covariance = (weights @ flat - diagonal @ flat).reshape(-1, *values.shape) / n
-    covariance += values * (1 - diagonal.sum(1) / n)[:, None, None]
-    variance = []
-    for z in scores:
-        sums = np.einsum("wn,nv,ns->wvs", weights, z, members, optimize=True)
-        variance.append(np.maximum((weights @ z**2 - (sums**2).sum(-1)) / n, _TINY))
-    weighted: Array = covariance / np.sqrt(variance[0] * variance[1])[..., None]
+    n, shape = len(data.strata), data.values.shape
+    rest = data.own_pairs() - data.scores[1][..., None] * data.attributions
+    covariance = n * data.values + _sums(weights, data.influences)
+    f, y = (weights @ z**2 for z in data.scores)
+    for at in data.members:
+        own, size = weights[:, at], len(at)
+        of_f, of_y = (own @ z[at] for z in data.scores)
+        f, y = f - of_f**2 / size, y - of_y**2 / size
+        covariance -= of_y[..., None] * _sums(own, data.attributions[at]) / size
+        covariance -= _sums((own - 1) ** 2, rest[at]) / size
+    scale = np.sqrt(np.maximum(f, _TINY) * np.maximum(y, _TINY))
+    weighted: Array = covariance.reshape(-1, *shape) / scale[..., None]
     return weighted
 
 
-def bootstrap_intervals(
-    values: Array,
-    influences: Array,
-    scores: Array,
-    strata: Array,
-    *,
-    level: float,
-    n_resamples: int,
-    seed: int,
-) -> Array:
+def _sums(weights: Array, values: Array) -> Array:
+    """Return sums (n_sets, any, ...) of values (n_samples, any, ...), weighted."""
+    product = weights @ values.reshape(len(values), -1)
+    return product.reshape(-1, *values.shape[1:])
+
+
+def bootstrap_intervals(data: GroupData, *, level: float, n_resamples: int, seed: int) -> Array:
     """Return BCa intervals (n_outputs, n_groups, 2) over samples with replacement.
 
     Plain percentiles leave out skewness and are too narrow, like normal intervals with standard
@@ -126,27 +151,25 @@ def bootstrap_intervals(
 
     Parameters
     ----------
-    values, influences, scores, strata
-        As for `leave_one_out`.
+    data : GroupData
     level : float
     n_resamples, seed : int
     """
-    data = values, influences, scores, strata
-    rng, n, sizes = np.random.default_rng(seed), len(strata), np.bincount(strata)
-    drawn = np.empty((n_resamples, *values.shape))
-    weights = np.empty((_BATCH, n))
+    rng, n, members = np.random.default_rng(seed), len(data.strata), data.members
+    drawn, weights = np.empty((n_resamples, *data.values.shape)), np.empty((_BATCH, n))
     for start in range(0, n_resamples, _BATCH):
-        stop = min(start + _BATCH, n_resamples)
-        for stratum, size in enumerate(sizes):
-            equal = np.full(size, 1 / size)
-            weights[:, strata == stratum] = rng.multinomial(size, equal, _BATCH)
-        drawn[start:stop] = weighted_values(*data, weights)[: stop - start]
-    below = ((drawn < values).mean(0) + (drawn <= values).mean(0)) / 2
+        for at in members:
+            weights[:, at] = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), _BATCH)
+        drawn[start : start + _BATCH] = weighted_values(data, weights)[: n_resamples - start]
+    below = ((drawn < data.values).mean(0) + (drawn <= data.values).mean(0)) / 2
     bias = ndtri(np.clip(below, 1 / (2 * n_resamples), 1 - 1 / (2 * n_resamples)))
-    deviations = -_deviations(leave_one_out(*data), strata)
-    spread = np.maximum((deviations**2).sum(0), _TINY)
-    acceleration = (deviations**3).sum(0) / (6 * spread**1.5)
-    n_free = max(n - len(sizes), 1)
+    deviations = -leave_one_out(data)
+    for at in members:
+        deviations[at] -= deviations[at].mean(0)
+    spread = np.sqrt((deviations**2).sum(0))
+    # Groups that never vary have none.
+    acceleration = ((deviations / np.where(spread > 0, spread, 1.0)) ** 3).sum(0) / 6
+    n_free = max(n - len(members), 1)
     reach = np.sqrt(n / n_free) * stdtrit(n_free, (1 + level) / 2)
     ends = []
     drawn.sort(0)
@@ -159,11 +182,3 @@ def bootstrap_intervals(
         one, other = (np.take_along_axis(drawn, i[None], 0)[0] for i in (lower, upper))
         ends.append(one + (position - lower) * (other - one))
     return np.stack(ends, -1)
-
-
-def _deviations(left_out: Array, strata: Array) -> Array:
-    """Subtract the mean of each stratum."""
-    deviations = left_out.copy()
-    for stratum in range(int(strata.max()) + 1):
-        deviations[strata == stratum] -= deviations[strata == stratum].mean(0)
-    return deviations

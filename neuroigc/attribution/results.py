@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError, check_choice, check_count
 from neuroigc.attribution.intervals import (
+    GroupData,
     bootstrap_intervals,
     jackknife_errors,
     symmetric_intervals,
@@ -150,6 +151,9 @@ class IGCResult(_Result):
     group_influences : array of shape (n_samples, n_outputs, n_groups), or None
         Of each sample on the groups' covariances, in units of ``group_values``; None where there
         are many outputs, and only the influence of groups of samples is known.
+    group_attributions : array of the same shape, or None
+        Of each sample to the groups, meaned over its baselines, over the standard deviation of
+        the predictions, less the mean over samples.
     scores : array of shape (2, n_samples, n_outputs), or None
         z-scores of predictions and targets, whose squares tell the influence on the standard
         deviations.
@@ -171,6 +175,7 @@ class IGCResult(_Result):
     group_p_values: NDArray[np.float64] | None = None
     group_p_values_fwe: NDArray[np.float64] | None = None
     group_influences: NDArray[np.float32] | None = None
+    group_attributions: NDArray[np.float32] | None = None
     scores: NDArray[np.float64] | None = None
     strata: NDArray[np.int64] | None = None
 
@@ -219,7 +224,8 @@ class IGCResult(_Result):
         check_choice("method", method, ("jackknife", "bootstrap"))
         n_resamples = check_count("n_resamples", n_resamples, 100)
         seed = check_count("seed", seed, 0)
-        if self.group_influences is None or self.scores is None or self.strata is None:
+        data = self._group_data()
+        if data is None:
             if method == "bootstrap":
                 raise InputError(
                     "method",
@@ -232,13 +238,22 @@ class IGCResult(_Result):
             return symmetric_intervals(
                 self.group_values, self.group_standard_errors, n_free, float(level)
             )
-        data = self.group_values, self.group_influences, self.scores, self.strata
         if method == "bootstrap":
-            return bootstrap_intervals(
-                *data, level=float(level), n_resamples=n_resamples, seed=seed
-            )
-        n_free = self.n_samples - int(self.strata.max()) - 1
-        return symmetric_intervals(self.group_values, jackknife_errors(*data), n_free, float(level))
+            return bootstrap_intervals(data, level=float(level), n_resamples=n_resamples, seed=seed)
+        n_free = self.n_samples - len(data.members)
+        return symmetric_intervals(self.group_values, jackknife_errors(data), n_free, float(level))
+
+    def _group_data(self) -> GroupData | None:
+        """Return what intervals are made of, or None if that is not known of each sample."""
+        data = (
+            self.group_values,
+            self.group_influences,
+            self.group_attributions,
+            self.scores,
+            self.strata,
+        )
+        arrays = [array for array in data if array is not None]
+        return GroupData(*arrays) if len(arrays) == len(data) else None
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with one row per output and group.
