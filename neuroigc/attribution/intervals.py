@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtr, stdtrit
 
 __all__ = [
     "GroupData",
@@ -142,12 +142,15 @@ def _sums(weights: Array, values: Array) -> Array:
 
 
 def bootstrap_intervals(data: GroupData, *, level: float, n_resamples: int, seed: int) -> Array:
-    """Return BCa intervals (n_outputs, n_groups, 2) over samples with replacement.
+    """Return symmetric intervals (n_outputs, n_groups, 2) over samples with replacement.
 
-    Plain percentiles leave out skewness and are too narrow, like normal intervals with standard
-    deviations over n. The ends are therefore taken at percentiles corrected for median bias and
-    acceleration (BCa; Efron 1987), the latter from the jackknife, and begin from Student's
-    quantile and n - 1 (expanded percentiles; Hesterberg 2015).
+    They reach as far as a share ``level`` of the drawn values lies from the value (Hall 1988;
+    errors of coverage that skewness makes on either side cancel). That is too near with few
+    samples, like normal intervals with standard deviations over n, so the share is the one that
+    belongs to Student's quantile and n - 1 (Hesterberg 2015). Percentiles to either side, with
+    or without bias correction and acceleration (BCa; Efron 1987), covered less of skewed and of
+    heavy-tailed data, for their skewness is that of the drawn values and not of the error: 0.92
+    to 0.94 in the place of 0.95 at 100 samples (``tests/benchmarks/bench_calibration.py``).
 
     Parameters
     ----------
@@ -161,24 +164,7 @@ def bootstrap_intervals(data: GroupData, *, level: float, n_resamples: int, seed
         for at in members:
             weights[:, at] = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), _BATCH)
         drawn[start : start + _BATCH] = weighted_values(data, weights)[: n_resamples - start]
-    below = ((drawn < data.values).mean(0) + (drawn <= data.values).mean(0)) / 2
-    bias = ndtri(np.clip(below, 1 / (2 * n_resamples), 1 - 1 / (2 * n_resamples)))
-    deviations = -leave_one_out(data)
-    for at in members:
-        deviations[at] -= deviations[at].mean(0)
-    spread = np.sqrt((deviations**2).sum(0))
-    # Groups that never vary have none.
-    acceleration = ((deviations / np.where(spread > 0, spread, 1.0)) ** 3).sum(0) / 6
     n_free = max(n - len(members), 1)
-    reach = np.sqrt(n / n_free) * stdtrit(n_free, (1 + level) / 2)
-    ends = []
-    drawn.sort(0)
-    for z in (-reach, reach):
-        shifted = bias + z
-        chance = ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 0.1))
-        position = chance * (n_resamples - 1)
-        lower = np.floor(position).astype(int)
-        upper = np.minimum(lower + 1, n_resamples - 1)
-        one, other = (np.take_along_axis(drawn, i[None], 0)[0] for i in (lower, upper))
-        ends.append(one + (position - lower) * (other - one))
-    return np.stack(ends, -1)
+    student = np.sqrt(n / n_free) * stdtrit(n_free, (1 + level) / 2)
+    reach = np.quantile(np.abs(drawn - data.values), 2 * ndtr(student) - 1, axis=0)
+    return np.stack([data.values - reach, data.values + reach], -1)

@@ -198,11 +198,11 @@ class IGCResult(_Result):
             Between 0 and 1.
         method : {"jackknife", "bootstrap"}
             Student's interval around the value, its error from leaving out each sample in turn;
-            or BCa percentiles of values of samples drawn with replacement. Both are done within
-            conditions, and widened by what few pairs and points add. With many outputs there is
-            the first only, with the standard errors of the result and the degrees of freedom of
-            the random groups of samples that these come from; at few gradients such intervals
-            leave out the numerical error.
+            or the reach of values of samples drawn with replacement. Both are symmetric, done
+            within conditions, and widened by what few pairs and points add. With many outputs
+            there is the first only, with the standard errors of the result and the degrees of
+            freedom of the random groups of samples that these come from; at few gradients such
+            intervals leave out the numerical error.
         n_resamples, seed : int
             Of the bootstrap.
 
