@@ -148,9 +148,8 @@ def bootstrap_intervals(data: GroupData, *, level: float, n_resamples: int, seed
     errors of coverage that skewness makes on either side cancel). That is too near with few
     samples, like normal intervals with standard deviations over n, so the share is the one that
     belongs to Student's quantile and n - 1 (Hesterberg 2015). Percentiles to either side, with
-    or without bias correction and acceleration (BCa; Efron 1987), covered less of skewed and of
-    heavy-tailed data, for their skewness is that of the drawn values and not of the error: 0.92
-    to 0.94 in the place of 0.95 at 100 samples (``tests/benchmarks/bench_calibration.py``).
+    or without bias correction and acceleration (BCa; Efron 1987), were tried and covered less of
+    skewed and of heavy-tailed data (``tests/benchmarks/RESULTS.md``).
 
     Parameters
     ----------
