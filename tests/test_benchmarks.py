@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import bench_attribution
+import bench_calibration
 import benchmark_models
 import competitors
 
@@ -112,3 +113,16 @@ def test_gradients_are_interpolated_on_logarithmic_axes(errors, expected):
     wanted = 0.2 / np.sqrt(2)
     at, bound = bench_attribution.crossing([10, 20, 40], errors, wanted)
     assert (pytest.approx(at), bound) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [("coverage", "coverage"), ("null", "any component"), ("power", "any group")],
+)
+def test_calibration_prints_a_table_and_writes_json(command, field, tmp_path, capsys):
+    path = tmp_path / "measured.json"
+    bench_calibration.main([command, "--small", "--json", str(path)])
+    assert f"| {field}" in capsys.readouterr().out
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert measured["command"] == command
+    assert all(0 <= row[field] <= 1 for row in measured["rows"])

@@ -136,11 +136,17 @@ def check_groups(
                     got=f"{len(together) - len(np.unique(together))} components in several",
                     fix="Give overlapping groups names of their own.",
                 )
-            checked |= {f"{path}{name}": together, **branches}
+            added = {f"{path}{name}": together, **branches}
         else:
-            checked[f"{path}{name}"] = _check_members(
-                f"groups[{path + str(name)!r}]", members, n_inputs
+            argument = f"groups[{path + str(name)!r}]"
+            added = {f"{path}{name}": _check_members(argument, members, n_inputs)}
+        if twice := sorted(checked.keys() & added.keys()):
+            raise InputError(
+                f"groups[{twice[0]!r}]",
+                expected="names, those of a tree's branches included, that come once",
+                got="the same name again",
             )
+        checked |= added
     return checked
 
 

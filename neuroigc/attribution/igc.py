@@ -277,8 +277,8 @@ def _run(
             memory=memory,
             team=team,
         )
-        engine = choose_engine(problem, Settings(seed, batch_size, n_permutations=n_permutations))
         _check_null(problem, n_permutations, memory)
+        engine = choose_engine(problem, Settings(seed, batch_size, n_permutations=n_permutations))
         settings = {
             "baseline": type(baseline).__name__,
             "auto_correlation": targets is None,
@@ -288,6 +288,7 @@ def _run(
             "outputs": problem.chosen.tolist(),
             "groups": problem.columns.group_names,
             "n_strata": len(problem.centre),
+            "n_sample_groups": engine.settings.n_sample_groups,
             "input_shape": list(problem.samples.shape),
             "regime": type(engine).__name__,
             "stem": type(problem.factors.stem).__name__,
@@ -332,7 +333,9 @@ def choose_engine(problem: Problem, settings: Settings) -> Engine:
 
 def _check_null(problem: Problem, n_permutations: int, memory: float) -> None:
     """Raise if the maps of permuted targets are too much for the memory."""
-    wanted = 4 * (n_permutations + 1) * problem.n_outputs * problem.columns.n_columns / 2**30
+    # Maps in single precision; whose target each sample is given, and the targets of one output.
+    numbers = problem.n_outputs * problem.columns.n_columns + 3 * problem.n_samples
+    wanted = 4 * (n_permutations + 1) * numbers / 2**30
     if n_permutations and wanted > memory / 2:
         raise InputError(
             "n_permutations",

@@ -24,6 +24,9 @@ __all__ = [
     "permuted_groups",
 ]
 
+# Values of permutations that come to the same (targets repeat) may differ by rounding.
+ROUNDING = 1e-6
+
 
 def draw_permutations(
     strata: NDArray[np.int64], keys: NDArray[np.uint64], n_permutations: int, seed: int
@@ -69,7 +72,7 @@ def group_p_values(null: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]
         ``group_p_values`` and ``group_p_values_fwe``, (n_outputs, n_groups) each.
     """
     sizes = np.abs(null)
-    single = (sizes >= sizes[:, :1] * (1 - 1e-12)).mean(1)
+    single = (sizes >= sizes[:, :1] * (1 - ROUNDING)).mean(1)
     family = np.stack([_family_wise(maps) for maps in null])
     return {"group_p_values": single, "group_p_values_fwe": family}
 
@@ -102,7 +105,7 @@ def _family_wise(maps: NDArray[np.floating]) -> NDArray[np.float64]:
     sizes = np.divide(np.abs(maps), deviation, out=np.zeros_like(maps), where=deviation > 0)
     largest = np.sort(sizes.max(1))
     # The targets as they are count as one of the permutations.
-    n_larger = len(maps) - np.searchsorted(largest, sizes[0] * (1 - 1e-6))
+    n_larger = len(maps) - np.searchsorted(largest, sizes[0] * (1 - ROUNDING))
     fraction: NDArray[np.float64] = n_larger / len(maps)
     return fraction
 

@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroigc._files import atomic_path, make_output_folder
-from neuroigc._validation import InputError, check_choice
+from neuroigc._validation import InputError, check_choice, check_count
 from neuroigc.attribution.intervals import (
+    GroupData,
     bootstrap_intervals,
     jackknife_errors,
     symmetric_intervals,
@@ -149,9 +151,14 @@ class IGCResult(_Result):
     group_influences : array of shape (n_samples, n_outputs, n_groups), or None
         Of each sample on the groups' covariances, in units of ``group_values``; None where there
         are many outputs, and only the influence of groups of samples is known.
+    group_attributions : array of the same shape, or None
+        Of each sample to the groups, meaned over its baselines, over the standard deviation of
+        the predictions, less the mean over samples.
     scores : array of shape (2, n_samples, n_outputs), or None
         z-scores of predictions and targets, whose squares tell the influence on the standard
         deviations.
+    strata : array of shape (n_samples,), or None
+        Numbers of the conditions (or ``within`` labels) within which samples were compared.
     """
 
     attributions: NDArray[Any]
@@ -168,7 +175,9 @@ class IGCResult(_Result):
     group_p_values: NDArray[np.float64] | None = None
     group_p_values_fwe: NDArray[np.float64] | None = None
     group_influences: NDArray[np.float32] | None = None
+    group_attributions: NDArray[np.float32] | None = None
     scores: NDArray[np.float64] | None = None
+    strata: NDArray[np.int64] | None = None
 
     def group_intervals(
         self,
@@ -180,7 +189,8 @@ class IGCResult(_Result):
     ) -> NDArray[np.float64]:
         """Return confidence intervals of the groups' values.
 
-        They say where the values would be with endlessly many stimuli, of the same model.
+        They say where the values would be with endlessly many stimuli, of the same model and
+        the same conditions.
 
         Parameters
         ----------
@@ -188,8 +198,11 @@ class IGCResult(_Result):
             Between 0 and 1.
         method : {"jackknife", "bootstrap"}
             Student's interval around the value, its error from leaving out each sample in turn;
-            or percentiles of values of samples drawn with replacement. With many outputs there
-            is the first only, with the standard errors of the result.
+            or the reach of values of samples drawn with replacement. Both are symmetric, done
+            within conditions, and widened by what few pairs and points add. With many outputs
+            there is the first only, with the standard errors of the result and the degrees of
+            freedom of the random groups of samples that these come from; at few gradients such
+            intervals leave out the numerical error.
         n_resamples, seed : int
             Of the bootstrap.
 
@@ -206,10 +219,13 @@ class IGCResult(_Result):
             raise InputError(
                 "groups", expected="a result with groups", got="none", fix="Attribute with groups=."
             )
-        if not 0 < level < 1:
+        if not (isinstance(level, Real) and 0 < level < 1):
             raise InputError("level", expected="a number between 0 and 1", got=repr(level))
         check_choice("method", method, ("jackknife", "bootstrap"))
-        if self.group_influences is None or self.scores is None:
+        n_resamples = check_count("n_resamples", n_resamples, 100)
+        seed = check_count("seed", seed, 0)
+        data = self._group_data()
+        if data is None:
             if method == "bootstrap":
                 raise InputError(
                     "method",
@@ -217,13 +233,27 @@ class IGCResult(_Result):
                     got="bootstrap",
                     fix="Or choose fewer outputs (outputs=), so that each sample is known.",
                 )
-            errors = self.group_standard_errors
-            return symmetric_intervals(self.group_values, errors, self.n_samples, level)
-        data = self.group_values, self.group_influences, self.scores
+            n_groups = min(self.n_samples, self.settings.get("n_sample_groups", self.n_samples))
+            n_free = n_groups - self.settings.get("n_strata", 1)
+            return symmetric_intervals(
+                self.group_values, self.group_standard_errors, n_free, float(level)
+            )
         if method == "bootstrap":
-            return bootstrap_intervals(*data, level=level, n_resamples=n_resamples, seed=seed)
-        errors = jackknife_errors(*data)
-        return symmetric_intervals(self.group_values, errors, self.n_samples, level)
+            return bootstrap_intervals(data, level=float(level), n_resamples=n_resamples, seed=seed)
+        n_free = self.n_samples - len(data.members)
+        return symmetric_intervals(self.group_values, jackknife_errors(data), n_free, float(level))
+
+    def _group_data(self) -> GroupData | None:
+        """Return what intervals are made of, or None if that is not known of each sample."""
+        data = (
+            self.group_values,
+            self.group_influences,
+            self.group_attributions,
+            self.scores,
+            self.strata,
+        )
+        arrays = [array for array in data if array is not None]
+        return GroupData(*arrays) if len(arrays) == len(data) else None
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with one row per output and group.
@@ -234,7 +264,9 @@ class IGCResult(_Result):
         -------
         pandas.DataFrame
             Columns output, group, igc, standard_error (missing for the sum over all),
-            correlation, completeness_gap and numerical_error.
+            correlation, completeness_gap and numerical_error; of groups also low and high, the
+            ends of their 95 % intervals (jackknife), and where targets were permuted p, of each
+            group by itself, and p_fwe, family-wise over the groups of an output.
         """
         import pandas
 
@@ -244,6 +276,12 @@ class IGCResult(_Result):
             names = ["all"]
             values = self.attributions.reshape(len(self.correlation), -1).sum(1, keepdims=True)
             errors = np.full_like(values, np.nan)
+            further: dict[str, NDArray[Any]] = {}
+        else:
+            intervals = self.group_intervals()
+            further = {"low": intervals[..., 0], "high": intervals[..., 1]}
+            tests = {"p": self.group_p_values, "p_fwe": self.group_p_values_fwe}
+            further |= {name: test for name, test in tests.items() if test is not None}
         outputs = self.settings.get("outputs", list(range(len(self.correlation))))
         rows = [
             {
@@ -254,6 +292,7 @@ class IGCResult(_Result):
                 "correlation": self.correlation[v],
                 "completeness_gap": self.completeness_gap[v],
                 "numerical_error": self.numerical_error[v],
+                **{name: column[v, g] for name, column in further.items()},
             }
             for v, output in enumerate(outputs)
             for g, name in enumerate(names)

@@ -136,6 +136,8 @@ class Totals:
             settings=settings,
             group_influences=influences,
             scores=None if influences is None else self._scores(),
+            group_attributions=None if influences is None else self._group_attributions(),
+            strata=None if influences is None else self.common["strata"],
             **tests,
         )
 
@@ -179,6 +181,16 @@ class Totals:
             variance += (own**2).sum(0) * len(own) / max(len(own) - 1, 1)
         noise = (self.sums["group_noise"] / n_rounds**2).cpu() / scale**2
         return influence, variance - torch.minimum(noise, MOST_NOISE * variance)
+
+    def _group_attributions(self) -> NDArray[np.float32]:
+        """Return samples' mean attributions to groups, over predictions' standard deviations."""
+        attributions = (self.sums["group_attributions"] / self.settings["n_rounds"]).cpu().numpy()
+        strata = self.common["strata"]
+        for stratum in range(int(strata.max()) + 1):
+            attributions[strata == stratum] -= attributions[strata == stratum].mean(0)
+        deviation = np.sqrt((self.common["predictions"] ** 2).mean(0))
+        scaled: NDArray[np.float32] = (attributions / deviation[:, None]).astype(np.float32)
+        return scaled
 
     def _scores(self) -> Any:
         """Return z-scores of predictions and targets, (2, n_samples, n_outputs)."""
