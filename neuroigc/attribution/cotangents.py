@@ -27,8 +27,9 @@ __all__ = ["CotangentEngine"]
 
 Floats = NDArray[np.float64]
 
-# Samples from which the mean product of input and gradient is taken, for standard errors alone.
-N_MOMENT_SAMPLES = 32
+# Of a large block, so many samples tell the covariance of input and gradient, for standard errors
+# alone; of a small one, all.
+N_MOMENT_SAMPLES, FEW_SAMPLES = 16, 64
 
 
 class CotangentEngine(Engine):
@@ -225,7 +226,8 @@ class CotangentEngine(Engine):
 
     def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
         """Return E[x g] at the input, its covariance from some of the samples."""
-        n, n_maps = min(state.n_samples, N_MOMENT_SAMPLES), outputs.stop - outputs.start
+        n, n_maps = state.n_samples, outputs.stop - outputs.start
+        n = n if n <= FEW_SAMPLES else N_MOMENT_SAMPLES
         stratum = state.block.stratum
         offset = self.problem.mean[stratum] - self.problem.centre[stratum]
         total = n * offset * self.pull(state.mean_slope, outputs)

@@ -53,7 +53,7 @@ class Settings:
     seed: int = 0
     n_rows: int | None = None
     n_probe: int = 256
-    n_sample_groups: int = 128
+    n_sample_groups: int = 64
     n_permutations: int = 0
 
 
@@ -163,11 +163,9 @@ class Engine(ABC):
                 hidden = torch.cat([hidden, problem.factors.stem(problem.bank)])
             targets = torch.cat([targets, targets.new_zeros(len(problem.bank), targets.shape[1])])
         at_rows = slopes(hidden)
-        kept, probed = [], []
-        for part in self.row_chunks(len(hidden)):
-            x = self.read(block, part)
-            probed.append(x[:, self.probe_members])
-            kept += [x] if self.keeps_inputs else []
+        inputs, probed = None, self._read_probe(block)
+        if self.keeps_inputs:
+            inputs = torch.cat([self.read(block, part) for part in self.row_chunks(len(hidden))])
         zeros = hidden.new_zeros(
             problem.n_outputs, len(self.probe_columns) + 1, dtype=torch.float64
         )
@@ -175,8 +173,8 @@ class Engine(ABC):
             block=block,
             targets=targets,
             hidden=hidden,
-            inputs=torch.cat(kept) if kept else None,
-            probe_inputs=torch.cat(probed),
+            inputs=inputs,
+            probe_inputs=probed,
             slopes=at_rows,
             mean_slope=(at_rows if problem.bank is None else at_rows[n:]).mean(0),
             residual=hidden.new_zeros(len(hidden), at_rows.shape[1], width, dtype=torch.float64),
@@ -194,6 +192,14 @@ class Engine(ABC):
             inputs = torch.cat([inputs, bank[max(start - n, 0) : stop - n]])
         # Picked by index, they are a copy.
         return inputs.sub_(self.problem.centre[block.stratum])
+
+    def _read_probe(self, block: Block) -> Tensor:
+        """Read the probed components of all rows of a block, centred likewise."""
+        members, bank = self.probe_members, self.problem.bank
+        inputs = self.problem.samples.components(block.samples, members.cpu().numpy())
+        if bank is not None:
+            inputs = torch.cat([inputs, bank[:, members]])
+        return inputs - self.problem.centre[block.stratum, members]
 
     def rows(self, state: BlockState, part: slice) -> Tensor:
         """Return inputs of some rows of a block, centred on the mean baseline."""
@@ -438,7 +444,9 @@ class Engine(ABC):
     def _group_bounds(self, state: BlockState) -> list[int]:
         """Cut a block's samples into random groups; return where they begin, and the end."""
         n = state.n_samples
-        share = -(-self.settings.n_sample_groups * n // self.problem.n_samples)
+        wanted, n_samples = self.settings.n_sample_groups, self.problem.n_samples
+        # Few samples stand each for itself.
+        share = n if n_samples <= 2 * wanted else -(-wanted * n // n_samples)
         n_groups = min(n, max(share, 2))
         return [n * g // n_groups for g in range(n_groups + 1)]
 

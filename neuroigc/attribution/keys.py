@@ -8,6 +8,7 @@ partners and points.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,23 @@ from numpy.typing import NDArray
 __all__ = ["combine_keys", "digest_rows"]
 
 Keys = NDArray[np.uint64]
+# Bytes from which on threads are worth their while, and how many.
+_LARGE, N_THREADS = 2**22, 2
 
 
 def digest_rows(rows: NDArray[Any]) -> Keys:
     """Return a key for each row of an array (n, ...), from its bytes."""
     flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    digests = b"".join(hashlib.sha256(row.data).digest()[:8] for row in flat)
+
+    def digest(row: NDArray[Any]) -> bytes:
+        return hashlib.sha256(row.data).digest()[:8]
+
+    if flat.nbytes < _LARGE:
+        digests = b"".join(map(digest, flat))
+    else:
+        # Digests of long rows are taken without the interpreter's lock.
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            digests = b"".join(pool.map(digest, flat))
     return np.frombuffer(digests, np.uint64).copy()
 
 

@@ -65,6 +65,14 @@ class Samples:
             taken = torch.from_numpy(np.ascontiguousarray(part))
         return taken.to(self.device, self.dtype).reshape(len(taken), self.n_inputs)
 
+    def components(self, index: NDArray[np.int64], members: NDArray[np.int64]) -> Tensor:
+        """Return some components of some samples, (n, n_members), without reading the others."""
+        places = np.unravel_index(members, self.shape)
+        picked = self.array[(index[:, None], *(place[None] for place in places))]
+        if not isinstance(picked, Tensor):
+            picked = torch.from_numpy(picked.astype(picked.dtype.newbyteorder("=")))
+        return picked.detach().to(self.device, self.dtype)
+
     def chunks(self) -> list[slice]:
         """Cut the samples into slices of bounded size."""
         step = max(1, self.chunk_numbers // self.n_inputs)
