@@ -114,10 +114,11 @@ class IGCResult(_Result):
     standard_errors : array of the same shape
         From the finite number of samples; shrink only with more data. Taken from the spread over
         64 random groups of the samples, so with a scatter of their own of 9 % or more (10 % if
-        there are many outputs), or over the samples themselves if there are 128 or fewer. Approximate where paths deviate from the trapezoid of their
-        ends, that is, for strongly nonlinear models: what a component's value owes to a sample as
-        the partner or baseline of others is then known by trapezoids alone, and errors may come
-        out too small or too large. For the error of a component that matters, name it in a group.
+        there are many outputs), or over the samples themselves if there are 128 or fewer.
+        Approximate where paths deviate from the trapezoid of their ends, that is, for strongly
+        nonlinear models: what a component's value owes to a sample as the partner or baseline of
+        others is then known by trapezoids alone, and errors may come out too small or too large.
+        For the error of a component that matters, name it in a group.
     correlation : array of shape (n_outputs,)
         Pearson correlation of prediction and target; within conditions (or ``within`` labels)
         if there are several.
