@@ -163,9 +163,11 @@ def test_choices_by_the_number_of_the_batch_are_noticed(monkeypatch, tmp_path):
 
     def restart():
         batches = iter(range(10**6))
-        monkeypatch.setattr(
-            engine_module, "draw_points", lambda keys, shift, seed: draw(keys, next(batches))
-        )
+
+        def by_batch(keys, _, **options):
+            return draw(keys, next(batches), **options)
+
+        monkeypatch.setattr(engine_module, "draw_points", by_batch)
 
     restart()
     one = CASES["few"].run("float64")

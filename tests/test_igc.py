@@ -30,9 +30,6 @@ from neuroigc.attribution import (
     integrated_gradient_correlation,
 )
 from neuroigc.attribution.engine import Settings
-from neuroigc.attribution.keys import combine_keys, digest_rows
-from neuroigc.attribution.pairs import draw_blocks, draw_pairs
-from neuroigc.attribution.paths import draw_points
 from neuroigc.attribution.problem import prepare
 from neuroigc.attribution.reference import reference_igc_of_pairs
 from neuroigc.models.networks import DecoderNetwork, EncoderNetwork
