@@ -2,17 +2,20 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from neuroigc import models
+from neuroigc import attribution, models
 from neuroigc.attribution import IGCResult
 from neuroigc.cli import main
+from neuroigc.cli.attributions import SHARD_GRADIENTS
 from neuroigc.cli.config import load_config
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.stages import run_stage
@@ -21,6 +24,7 @@ from neuroigc.datasets import make_study
 from neuroigc.datasets.layouts import write_algonauts
 from neuroigc.surface import load_atlas, load_mask
 
+ROOT = Path(__file__).resolve().parents[1]
 TOML = """
 title = "A small study"
 
@@ -305,8 +309,12 @@ def test_verify_tells_what_is_missing(tmp_path, capsys):
 
 @pytest.fixture
 def copy(done, tmp_path):
-    """Return a copy of the study that was run through; its data stay where they are."""
-    out = tmp_path / "copy"
+    """Return a copy of the study that was run through."""
+    return copy_study(done, tmp_path / "copy")
+
+
+def copy_study(done, out):
+    """Copy a study; its data stay where they are."""
     shutil.copytree(done, out)
     root = json.dumps(load_config(done / "study.toml").data.root)
     lines = (out / "study.toml").read_text().splitlines()
@@ -355,3 +363,183 @@ def test_a_full_disk_is_no_fault_of_ours(study_toml, tmp_path, capsys, monkeypat
     monkeypatch.setattr("neuroigc.cli.stages.open_source", full)
     assert main(["run", str(study_toml), "--out", str(tmp_path / "out"), "--quiet"]) == 2
     assert "No space left on device" in message(capsys)
+
+
+# Work that is shared out.
+
+
+@pytest.fixture(scope="module")
+def trained(done, tmp_path_factory):
+    """Return a function that makes copies of the study whose networks are trained."""
+
+    def make():
+        out = tmp_path_factory.mktemp("trained") / "study"
+        copy_study(done, out)
+        for stage in STAGES[2:]:
+            (out / "stages" / f"{stage}.json").unlink()
+        shutil.rmtree(out / "attributions")
+        return out
+
+    return make
+
+
+def same_attributions(folder, done):
+    names = sorted(path.name for path in (folder / "attributions").iterdir())
+    assert names == sorted(path.name for path in (done / "attributions").iterdir())
+    for name in names:
+        one, other = (IGCResult.load(f / "attributions" / name) for f in (folder, done))
+        for field in ("attributions", "standard_errors", "group_values", "completeness_gap"):
+            if getattr(other, field) is not None:
+                np.testing.assert_allclose(
+                    getattr(one, field), getattr(other, field), rtol=1e-3, atol=1e-5
+                )
+        assert one.n_gradients == other.n_gradients
+    # What is made on the way does not stay.
+    assert not list((folder / "sums").glob("*"))
+    return True
+
+
+def test_shards_are_merged_into_what_one_run_writes(trained, done, capsys):
+    out = trained()
+    assert main(["merge", str(out), "--quiet"]) == 2
+    assert "DIR: expected a study with shards of its attributions; got" in message(capsys)
+    assert main(["attribute", str(out), "--shard", "2/3", "--quiet"]) == 0
+    assert main(["merge", str(out), "--quiet"]) == 2
+    error = message(capsys)
+    assert "DIR: expected all 3 shards of the attributions; got none of number 1, 3." in error
+    assert len(error.strip().splitlines()) == 1
+    # Cut in another way at first: what is whole is merged.
+    assert main(["attribute", str(out), "--shard", "1/2", "--quiet"]) == 0
+    for number in (3, 1):
+        assert main(["attribute", str(out), "--shard", f"{number}/3", "--quiet"]) == 0
+    assert main(["roi", str(out), "--quiet"]) == 2
+    assert "whose stage 'attribute' is done" in message(capsys)
+    assert main(["merge", str(out), "--quiet"]) == 0
+    assert same_attributions(out, done)
+    assert not list((out / "shards").iterdir())
+    for stage in STAGES[3:]:
+        assert main([stage, str(out), "--quiet"]) == 0
+    assert message(capsys) == ""
+
+
+def test_shards_that_are_stale_or_damaged_are_not_merged(trained, capsys):
+    out = trained()
+    for number in (1, 2):
+        assert main(["attribute", str(out), "--shard", f"{number}/2", "--quiet"]) == 0
+    path = out / "shards" / "sub-02_decoding_2of2.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:99])
+    assert main(["merge", str(out), "--quiet"]) == 2
+    error = message(capsys)
+    assert path.name in error
+    assert len(error.strip().splitlines()) == 1
+    path.write_bytes(content)
+    # Networks that are trained anew make shards of the old ones stale.
+    assert main(["train", str(out), "--quiet"]) == 0
+    assert main(["merge", str(out), "--quiet"]) == 2
+    assert "a study with shards" in message(capsys)
+
+
+def test_a_shard_that_was_killed_keeps_what_it_has(trained, monkeypatch):
+    out, calls = trained(), []
+    original = attribution.attribute_shard
+
+    def interrupted(path, *arguments, **options):
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(path, *arguments, **options)
+
+    monkeypatch.setattr(attribution, "attribute_shard", interrupted)
+    assert main(["attribute", str(out), "--shard", "1/2", "--quiet"]) == 2
+    assert main(["attribute", str(out), "--shard", "1/2", "--quiet"]) == 0
+    names = ["sub-01_decoding", "sub-02_decoding", "sub-02_decoding", "sub-01_encoding"]
+    assert calls == [f"{name}_1of2.npz" for name in names]
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "1/3/3", "-1/3", "1.5/2", ""])
+def test_shards_that_are_none_are_refused(done, capsys, text):
+    assert main(["attribute", str(done), f"--shard={text}", "--quiet"]) == 2
+    error = message(capsys)
+    assert f"--shard: expected i/n, number i of n from 1 on, such as 2/8; got {text!r}" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_shards_have_gradients_where_the_study_does_not_say(trained, monkeypatch, capsys):
+    out, taken = trained(), []
+    text = (out / "study.toml").read_text()
+    begin, end = text.index("[decoding]"), text.index("[encoding]")
+    part = text[begin:end].replace("max_gradients = 5\n", "").replace("0.05", "1e-6")
+    (out / "study.toml").write_text(text[:begin] + part + text[end:])
+    key = StudyFolder.open(out).key
+    for marker in (out / "stages").iterdir():
+        marker.write_text(json.dumps({**json.loads(marker.read_text()), "key": key}))
+    original = attribution.attribute_shard
+
+    def counted(path, *arguments, **options):
+        taken.append(options["max_gradients"])
+        original(path, *arguments, **{**options, "max_gradients": 5})
+
+    monkeypatch.setattr(attribution, "attribute_shard", counted)
+    assert main(["attribute", str(out), "--shard", "1/1", "--quiet"]) == 0
+    assert taken == [SHARD_GRADIENTS, SHARD_GRADIENTS, 5]
+    assert main(["merge", str(out), "--quiet"]) == 0
+    assert "sub-01, decoding: a tolerance of 1e-06 is not met after 5" in message(capsys)
+
+
+def test_an_attribution_that_was_killed_goes_on(trained, done, monkeypatch):
+    out, saves = trained(), []
+    save = attribution.estimate.save_state
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        saves.append(arguments)
+        if len(saves) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(attribution.estimate, "save_state", save_and_stop)
+    assert main(["attribute", str(out), "--quiet"]) == 2
+    (sums,) = (out / "sums").iterdir()
+    assert sums.name == "sub-01_decoding.npz"
+    loads, load = [], attribution.estimate.load_state
+
+    def counted(path, *arguments, **options):
+        loads.append((path.name, path.exists()))
+        return load(path, *arguments, **options)
+
+    monkeypatch.setattr(attribution.estimate, "load_state", counted)
+    assert main(["attribute", str(out), "--quiet"]) == 0
+    assert loads[0] == ("sub-01_decoding.npz", True)
+    assert not any(exists for _, exists in loads[1:])
+    assert same_attributions(out, done)
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "-m", "neuroigc", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+
+
+def test_processes_under_torchrun_write_what_one_writes(trained, done):
+    out = trained()
+    run = torchrun("attribute", str(out))
+    assert run.returncode == 0, run.stderr
+    assert "neuroigc:" not in run.stderr
+    assert same_attributions(out, done)
+    result = IGCResult.load(out / "attributions" / "sub-01_decoding.npz")
+    assert result.settings["n_processes"] == 2
+
+
+def test_processes_under_torchrun_say_what_is_wrong_once(trained):
+    out = trained()
+    for path in (out / "prepared").glob("sub-02.npz"):
+        path.write_bytes(path.read_bytes()[:99])
+    run = torchrun("attribute", str(out), "--quiet")
+    assert run.returncode != 0
+    assert run.stderr.count("neuroigc: ") == 1, run.stderr
+    assert "sub-02.npz" in run.stderr
+    run = torchrun("attribute", str(out), "--shard", "1/2")
+    assert run.stderr.count("--shard: expected a process by itself") == 1

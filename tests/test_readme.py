@@ -25,6 +25,26 @@ def test_quick_start_and_tests_install_and_run():
     assert "pytest" in block("Tests")
 
 
+def test_recipes_for_large_studies_are_commands_that_exist(capsys):
+    from neuroigc.cli import main
+
+    commands = re.findall(r"neuroigc (\w+)", block("Large studies"))
+    assert commands == [
+        "prepare",
+        "train",
+        "attribute",
+        "merge",
+        "attribute",
+        "roi",
+        "prf",
+        "report",
+    ]
+    for command in commands:
+        assert main([command, "--help"]) == 0
+    assert main(["attribute", "--help"]) == 0
+    assert "--shard i/n" in capsys.readouterr().out
+
+
 def test_pictures_and_links_exist():
     root = Path(__file__).resolve().parents[1]
     targets = re.findall(r"\]\(([^)#]+)\)", README)

@@ -37,11 +37,14 @@ def load_state(
     path: Path,
     identity: str,
     argument: str = "checkpoint",
+    *,
     expected: str = "sums of this very analysis",
+    other: str = "those of another model, data or options",
+    fix: str = "Name another file, or delete this one to start anew.",
 ) -> dict[str, NDArray[Any]] | None:
     """Read the state, or return None if there is none yet.
 
-    ``argument`` and ``expected`` are what an error says.
+    The other arguments are what errors say.
 
     Raises
     ------
@@ -50,11 +53,14 @@ def load_state(
     """
     if not path.exists():
         return None
-    fix = "Name another file, or delete this one to start anew."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because numpy leaves a damaged file open.
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("a single array")
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             argument, expected="sums saved by neuroigc", got=f"{path} ({error})", fix=fix
         ) from error
@@ -62,7 +68,7 @@ def load_state(
         raise InputError(
             argument,
             expected=expected,
-            got=f"{path} with those of another model, data or options",
+            got=f"{path} with {other}",
             fix=fix,
         )
     return arrays

@@ -141,29 +141,29 @@ class Estimator:
 
     def _step(self) -> None:
         """Take all blocks through the next rounds."""
-        shifts = range(self.n_rounds, self.sweep_end)
         label = f"pairs, rounds {self.n_rounds + 1}-{self.sweep_end}"
         rest = self._blocks()[self.next_block :]
         for block in track(rest, show=self.progress, label=label, total=len(rest)):
-            self._take(block, shifts)
+            self._take(block)
         self.n_rounds, self.next_block = self.sweep_end, 0
         if not self.holds:
             self._next_sweep()
         self._save()
 
-    def _take(self, block: Block, shifts: range) -> None:
+    def _take(self, block: Block) -> None:
+        """Take one block through the rounds it lacks; those of the pilot have some behind them."""
         state = self.held.pop(block.index, None) or self.engine.open(block)
-        # Those of the pilot have some rounds behind them.
-        for shift in shifts[max(0, self.sweep_start + state.n_rounds - shifts.start) :]:
-            self.engine.advance(state, shift)
         if self.holds:
             self.held[block.index] = state
-            return
-        self.engine.fold(state, self.sums)
-        self.engine.contract(state, self.sums)
-        self.next_block += 1
-        if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
-            self._save()
+        for shift in range(self.sweep_start + state.n_rounds, self.sweep_end):
+            self.engine.advance(state, shift)
+            if self.holds:
+                self._save_at_times()
+        if not self.holds:
+            self.engine.fold(state, self.sums)
+            self.engine.contract(state, self.sums)
+            self.next_block += 1
+            self._save_at_times()
 
     @property
     def _in_sweep(self) -> bool:
@@ -265,6 +265,10 @@ class Estimator:
     def _goes_on(self) -> bool:
         return self.team.is_shard or exceeds(*self._errors(), self.tolerance)
 
+    def _save_at_times(self) -> None:
+        if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
+            self._save()
+
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         if self.checkpoint is None:
@@ -277,19 +281,27 @@ class Estimator:
         save_state(self.checkpoint, self.identity, arrays)
 
     def _resume(self) -> None:
-        arrays = None if self.checkpoint is None else load_state(self.checkpoint, self.identity)
-        if arrays is not None:
-            self._take_up(arrays)
-        steps = self.team.gather((self.sweep, self.sweep_end))
-        # A member that was stopped a step behind the others catches up.
-        if max(sweep for sweep, _ in steps) > self.sweep + (not self.holds):
-            raise InputError(
-                "checkpoint",
-                expected="files that all processes wrote in one run",
-                got=f"{self.checkpoint} of an earlier one",
-                fix="Delete the files of all processes to start anew.",
-            )
-        self.sweep_end = max(end for _, end in steps)
+        with self.team.together():
+            arrays = None if self.checkpoint is None else load_state(self.checkpoint, self.identity)
+            if arrays is not None:
+                self._take_up(arrays)
+        steps = self.team.gather((self.sweep, self.sweep_start, self.sweep_end))
+        sweep, start, end = max(steps)
+        with self.team.together():
+            if any(their not in (sweep, sweep - 1) for their, _, _ in steps):
+                raise InputError(
+                    "checkpoint",
+                    expected="files that all processes wrote in one run",
+                    got=f"{self.checkpoint}, and others of an earlier one",
+                    fix="Delete the files of all processes to start anew.",
+                )
+        if self.sweep < sweep:
+            # A member that was stopped a step behind the others catches up with their sweep.
+            self.sweep_end = start
+            if self.n_rounds < start:
+                self._step()
+            self._close_sweep()
+        self.sweep_end = end
 
     def _take_up(self, arrays: dict[str, NDArray[Any]]) -> None:
         position = (int(number) for number in arrays["position"])

@@ -74,8 +74,9 @@ def integrated_gradient_correlation(
 
     All random choices depend on the seed and on the samples themselves, so that their order, the
     memory, the batch size and the number of processes change nothing but rounding. Under
-    torchrun, or wherever else `torch.distributed` was started, the processes share the work and
-    each returns the whole result.
+    torchrun, or wherever else `torch.distributed` was started, the processes share the work, call
+    this with the same arguments and each return the whole result. What they share are blocks of
+    up to 512 samples.
 
     Parameters
     ----------
@@ -258,6 +259,8 @@ def _run(
         check_count("n_permutations", n_permutations, 0),
     )
     place, team = choose_device(device, model), assemble_team(shard)
+    # Of processes side by side, one draws the bar.
+    progress = progress and not (team.talks and team.rank)
     if checkpoint is not None:
         make_output_folder(Path(checkpoint).parent, "checkpoint")
         checkpoint = team.own_path(Path(checkpoint))
@@ -294,8 +297,10 @@ def _run(
             "stem": type(problem.factors.stem).__name__,
             "dtype": str(problem.samples.dtype),
         }
-        named = shard is not None or checkpoint is not None
+        named = team.talks or team.is_shard or checkpoint is not None
         whole = _identity(borrowed, problem, settings) if named else ""
+        told = (whole, float(tolerance), max_gradients)
+        team.agree("model, data and options", "the same in all processes", told)
         estimator = Estimator(
             engine,
             tolerance=tolerance,

@@ -37,14 +37,14 @@ def digest_rows(rows: NDArray[Any]) -> Keys:
     return np.frombuffer(digests, np.uint64).copy()
 
 
-def combine_keys(*parts: Keys) -> Keys:
+def combine_keys(*parts: Keys, strata: NDArray[np.int64] | None = None) -> Keys:
     """Return one key for each sample from those of its parts; of equal samples, different ones.
 
-    Samples that are equal in everything may stand in for one another, so it does not matter
-    which of them gets which key.
+    Samples that are equal in everything, the stratum included, may stand in for one another, so
+    it does not matter which of them gets which key.
     """
     keys = digest_rows(np.stack(parts, 1))
-    order = np.argsort(keys, kind="stable")
+    order = np.lexsort((keys,) if strata is None else (strata, keys))
     ordered = keys[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     if len(first) < len(keys):

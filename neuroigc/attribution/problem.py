@@ -151,12 +151,16 @@ def prepare(
         )
     chosen = check_outputs(outputs, n_model)
     factors = factorise(model, example, shown).select(torch.from_numpy(chosen).to(device))
+    cut = (n, samples.shape, len(chosen), samples.chunk_numbers)
+    team.agree("inputs, outputs and memory", "the same in all processes", cut)
     # What a sample consists of; predictions are none of it, for they come with rounding.
     parts = [] if y is None else [digest_rows(y)]
     if condition_rows is not None:
         parts.append(digest_rows(condition_rows.cpu().numpy()))
     if y is None:
-        y = _predictions(factors, samples, condition_rows, len(chosen), team)
+        with team.together():
+            y = _predictions(factors, samples, condition_rows, len(chosen), team)
+        team.add(torch.from_numpy(y))
     else:
         y = y[:, chosen]
 
@@ -168,21 +172,23 @@ def prepare(
     input_keys = torch.zeros(n, dtype=torch.int64, device=device)
     sums = torch.zeros(n_strata, samples.n_inputs, dtype=torch.float64, device=device)
     cross = torch.zeros(n_strata, len(chosen), samples.n_inputs, dtype=samples.dtype, device=device)
-    for part, x in _stream(samples, progress, team):
-        digests = digest_rows(x.cpu().numpy()).view(np.int64)
-        input_keys[part] = torch.from_numpy(digests).to(device)
-        with torch.no_grad():
-            behind = factors.stem(x)
-            here = None if condition_rows is None else condition_rows[part]
-            f[part] = factors.outputs(behind, here).double()
-        if hidden is not None:
-            hidden[part] = behind
-        for stratum in np.unique(strata[part]):
-            member = torch.from_numpy(strata[part] == stratum).to(device, torch.float64)[:, None]
-            sums[stratum] += (member.T.to(x.dtype) @ x)[0]
-            cross[stratum] += (member * c[part]).T.to(x.dtype) @ x
+    with team.together():
+        for part, x in _stream(samples, progress, team):
+            digests = digest_rows(x.cpu().numpy()).view(np.int64)
+            input_keys[part] = torch.from_numpy(digests).to(device)
+            with torch.no_grad():
+                behind = factors.stem(x)
+                beside = None if condition_rows is None else condition_rows[part]
+                f[part] = factors.outputs(behind, beside).double()
+            if hidden is not None:
+                hidden[part] = behind
+            here = strata[part]
+            for stratum in np.unique(here):
+                member = torch.from_numpy(here == stratum).to(device, torch.float64)[:, None]
+                sums[stratum] += (member.T.to(x.dtype) @ x)[0]
+                cross[stratum] += (member * c[part]).T.to(x.dtype) @ x
     team.add(f, input_keys, sums, cross, *([] if hidden is None else [hidden]))
-    keys = combine_keys(input_keys.cpu().numpy().view(np.uint64), *parts)
+    keys = combine_keys(input_keys.cpu().numpy().view(np.uint64), *parts, strata=strata)
     sizes = torch.from_numpy(stratum_sizes).to(device, torch.float64)
     mean = sums / sizes[:, None]
     cross /= sizes[:, None, None].to(cross.dtype)
@@ -257,7 +263,7 @@ def _strata(baseline: Baseline, conditions: Any, n: int) -> NDArray[np.int64]:
 def _predictions(
     factors: Factors, samples: Samples, conditions: Tensor | None, n_outputs: int, team: Team
 ) -> NDArray[np.float64]:
-    """Return the model's outputs for all samples, (n_samples, n_outputs)."""
+    """Return the model's outputs (n_samples, n_outputs) for this member's samples, else 0."""
     rows = torch.zeros(len(samples), n_outputs, dtype=torch.float64, device=samples.device)
     for part in team.part_of(samples.chunks()):
         x = samples.rows(part)
@@ -265,7 +271,6 @@ def _predictions(
         with torch.no_grad():
             beside = None if conditions is None else conditions[part]
             rows[part] = factors.outputs(factors.stem(x), beside).double()
-    team.add(rows)
     return rows.cpu().numpy()
 
 

@@ -80,7 +80,14 @@ class Totals:
     @classmethod
     def load(cls, path: Path) -> tuple[Totals, str]:
         """Read a shard's totals, and the digest of what they are of."""
-        arrays = load_state(path, _IDENTITY, "paths", "the file of a shard")
+        arrays = load_state(
+            path,
+            _IDENTITY,
+            "paths",
+            expected="the file of a shard",
+            other="something else",
+            fix="Run that shard again, then merge.",
+        )
         if arrays is None:
             raise InputError("paths", expected="files of shards", got=f"no file {path}")
         header = json.loads(str(arrays.pop("header")))
@@ -209,15 +216,17 @@ def merge_shards(paths: Sequence[str | os.PathLike[str]]) -> IGCResult:
     Returns
     -------
     IGCResult
-        As if one process had taken as many gradients.
+        As if one process had taken as many gradients. Among its ``settings``, ``n_shards``.
 
     Raises
     ------
     InputError
-        If a shard is missing, came twice or belongs to another attribution.
+        If a file is damaged or no shard, or a shard is missing, came twice or belongs to another
+        attribution.
     """
-    if isinstance(paths, str | os.PathLike) or not len(paths):
-        raise InputError("paths", expected="a list of files of shards", got=repr(paths))
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not paths:
+        raise InputError("paths", expected="files of shards", got="none")
     merged: Totals | None = None
     identity, seen = "", dict[int, Path]()
     for path in map(Path, paths):

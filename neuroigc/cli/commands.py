@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import re
 import sys
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import neuroigc
 from neuroigc._validation import InputError
+from neuroigc.cli.processes import first_of_many, is_one_of_many, is_silent
 
 __all__ = ["run"]
 
@@ -20,11 +24,32 @@ ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errn
 
 def run(arguments=None):
     """Parse ``arguments``, do what they say and return the exit status."""
+    if not is_silent():
+        return _parse_and_do(arguments)
+    # Of processes side by side, only the first speaks; but a fault shows itself.
+    errors = sys.stderr
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            return _parse_and_do(arguments)
+        except Exception:  # noqa: BLE001 - the last line of defence, and it shows everything
+            traceback.print_exc(file=errors)
+            return FAULT
+
+
+def _parse_and_do(arguments):
     parser = _parser()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has already said why
         return BAD_INPUT if stop.code else DONE
+    if not (is_one_of_many() and options.action in _SHARED) or getattr(options, "shard", None):
+        # What cannot be shared is done by one of the processes.
+        return DONE if is_silent() else _do(options)
+    with first_of_many() as is_first:
+        return _do(options) if is_first else DONE
+
+
+def _do(options):
     try:
         return options.action(options) or DONE
     except InputError as error:
@@ -92,6 +117,16 @@ def _parser():
         stage.add_argument("folder", metavar="DIR", type=Path, help="the study folder")
         stage.set_defaults(action=_stage, stage=name)
         stages[name] = stage
+    stages["attribute"].add_argument(
+        "--shard",
+        metavar="i/n",
+        help="do one of n shares, as a job of an array; `neuroigc merge` adds them up. Takes as "
+        "many gradients as max_gradients says, else 64",
+    )
+    merge = commands.add_parser("merge", help="stage 3, last step: add up all shards")
+    merge.add_argument("folder", metavar="DIR", type=Path, help="the study folder")
+    merge.set_defaults(action=_merge)
+    stages["merge"] = merge
     for command in (demo, whole, prepare, *stages.values()):
         command.add_argument("--quiet", action="store_true", help="show no progress")
     return parser
@@ -127,9 +162,37 @@ def _prepare(options):
 
 def _stage(options):
     from neuroigc.cli.folder import StudyFolder
-    from neuroigc.cli.stages import run_stage
+    from neuroigc.cli.stages import run_shard, run_stage
 
-    run_stage(StudyFolder.open(options.folder), options.stage, progress=not options.quiet)
+    folder, progress = StudyFolder.open(options.folder), not options.quiet
+    if getattr(options, "shard", None) is None:
+        run_stage(folder, options.stage, progress=progress)
+    else:
+        run_shard(folder, *_shard(options.shard), progress=progress)
+
+
+def _shard(text):
+    """Return the two numbers of i/n."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", text)
+    if not match or int(match[1]) > int(match[2]):
+        raise InputError(
+            "--shard", expected="i/n, number i of n from 1 on, such as 2/8", got=repr(text)
+        )
+    if is_one_of_many():
+        raise InputError(
+            "--shard",
+            expected="a process by itself",
+            got="one of several under torchrun",
+            fix="Use either way to share the work, not both.",
+        )
+    return int(match[1]), int(match[2])
+
+
+def _merge(options):
+    from neuroigc.cli.folder import StudyFolder
+    from neuroigc.cli.stages import merge
+
+    merge(StudyFolder.open(options.folder), progress=not options.quiet)
 
 
 def _verify(options):
@@ -147,3 +210,7 @@ def _verify(options):
 
 def _say_where(folder):
     print(f"report: {folder.path / 'report.html'}")
+
+
+# What processes side by side do together; a stage without attributions is the first one's.
+_SHARED = (_demo, _run, _stage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import resource
 import sys
 import time
@@ -26,7 +27,7 @@ STAGES = ("prepare", "train", "attribute", "roi", "prf", "report")
 _OUTPUTS = {
     "prepare": ("prepared/*", "labels/*"),
     "train": ("models/*",),
-    "attribute": ("attributions/*",),
+    "attribute": ("attributions/*", "sums/*"),
     "roi": ("roi.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
     "prf": ("prf.tsv", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
@@ -95,6 +96,51 @@ class StudyFolder:
         """Integrated gradient correlation of one subject."""
         return self.file("attributions", f"sub-{subject}_{kind}.npz")
 
+    def sums(self, subject: str, name: str) -> Path:
+        """File of the sums so far of an attribution; processes add to the name."""
+        return self.file("sums", f"sub-{subject}_{name}.npz")
+
+    def forget_sums(self, subject: str, name: str) -> None:
+        """Remove the sums of an attribution that was made."""
+        path = self.sums(subject, name)
+        for own in (path, *path.parent.glob(f"{path.stem}-*of*.npz")):
+            own.unlink(missing_ok=True)
+
+    def shard(self, subject: str, kind: str, number: int, size: int) -> Path:
+        """File of one job's sums for an attribution."""
+        return self.file("shards", f"sub-{subject}_{kind}_{number}of{size}.npz")
+
+    def finished_shards(self) -> int:
+        """Return how many shards the attributions were cut into, if all of them are done."""
+        done: dict[int, set[int]] = {}
+        for marker in self._marker(STAGES[0]).parent.glob("attribute-*of*.json"):
+            match = re.fullmatch(r"attribute-(\d+)of(\d+)", marker.stem)
+            if match and self.is_done(marker.stem):
+                done.setdefault(int(match[2]), set()).add(int(match[1]))
+        missing = {n: sorted({*range(1, n + 1)} - numbers) for n, numbers in done.items()}
+        if not missing:
+            raise InputError(
+                "DIR",
+                expected="a study with shards of its attributions",
+                got=f"{self.path}, where none is done, or with other settings",
+                fix="Run `neuroigc attribute DIR --shard i/n` for every i from 1 to n.",
+            )
+        n = min(missing, key=lambda n: (len(missing[n]), n))
+        if missing[n]:
+            raise InputError(
+                "DIR",
+                expected=f"all {n} shards of the attributions",
+                got=f"none of number {', '.join(map(str, missing[n]))}",
+                fix=f"Run `neuroigc attribute DIR --shard {missing[n][0]}/{n}`, then merge again.",
+            )
+        return n
+
+    def forget_shards(self) -> None:
+        """Remove the shards, which were merged."""
+        for folder, pattern in (("shards", "*.npz"), ("stages", "attribute-*of*.json")):
+            for path in (self.path / folder).glob(pattern):
+                path.unlink()
+
     def _marker(self, stage: str) -> Path:
         return self.file("stages", f"{stage}.json")
 
@@ -155,8 +201,8 @@ class StudyFolder:
         record = {"key": self.key, "state": "running"}
         self._write_marker(stage, record)
         # What was built on an earlier run of this stage is stale from here on.
-        for later in STAGES[STAGES.index(stage) + 1 if stage in STAGES else 0 :]:
-            self._marker(later).unlink(missing_ok=True)
+        for later in self._later_markers(stage):
+            later.unlink(missing_ok=True)
         start = time.monotonic()
         yield keep
         record["state"] = "done"
@@ -164,9 +210,24 @@ class StudyFolder:
         record["peak_rss_mb"] = _peak_rss_mb()
         self._write_marker(stage, record)
 
+    def _later_markers(self, stage):
+        is_shard = stage.startswith("attribute-")
+        first = STAGES.index(stage) + 1 if stage in STAGES else 0
+        # Shards are merged into the stage that they are of.
+        first = STAGES.index("attribute") if is_shard else first
+        markers = [self._marker(later) for later in STAGES[first:]]
+        if "attribute" in STAGES[first:] and not is_shard:
+            markers += markers[0].parent.glob("attribute-*of*.json")
+        return markers
+
     def _clear(self, stage):
         """Remove what an earlier run of a stage left, lest a part no longer asked for stays."""
-        for pattern in _OUTPUTS.get(stage, ()):
+        patterns = _OUTPUTS.get(stage, ())
+        if stage.startswith("attribute-"):
+            part = stage.removeprefix("attribute-")
+            number, _, size = part.partition("of")
+            patterns = (f"shards/*_{part}.npz", f"sums/*_job-{number}-*of{size}.npz")
+        for pattern in patterns:
             for path in self.path.glob(pattern):
                 if path.is_file():
                     path.unlink()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError, check_choice
+from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
 from neuroigc.cli.folder import STAGES, StudyFolder
-from neuroigc.cli.results import area_groups, write_prfs, write_rois, write_summary
+from neuroigc.cli.results import write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.study_data import decoding_samples, encoding_samples, write_features
 from neuroigc.datasets import SubjectData
 
-__all__ = ["run_stage", "run_stages"]
+__all__ = ["merge", "run_shard", "run_stage", "run_stages"]
 
 
 def run_stages(folder: StudyFolder, *, resume: bool = False, progress: bool = False) -> None:
@@ -29,12 +31,30 @@ def run_stages(folder: StudyFolder, *, resume: bool = False, progress: bool = Fa
 
 def run_stage(folder: StudyFolder, stage: str, *, progress: bool = False) -> None:
     """Run one stage; the ones before it must be done."""
-    for earlier in STAGES[: STAGES.index(stage)]:
-        folder.require(earlier)
-    with folder.running(stage) as keep:
-        _ACTIONS[stage](folder, keep=keep, progress=progress)
+    _run(folder, stage, stage, _ACTIONS[stage], progress)
     if stage == STAGES[-1]:
         write_summary(folder)  # once more, now that the time of the last stage is known
+
+
+def run_shard(folder: StudyFolder, number: int, size: int, *, progress: bool = False) -> None:
+    """Do one of several shares of the attributions, for `merge`; others may run beside it."""
+    action = partial(attribute_shard_of_all, number=number, size=size)
+    _run(folder, "attribute", f"attribute-{number}of{size}", action, progress)
+
+
+def merge(folder: StudyFolder, *, progress: bool = False) -> None:
+    """Finish the attributions from the shares of all shards."""
+    action = partial(merge_shards_of_all, size=folder.finished_shards())
+    _run(folder, "attribute", "attribute", action, progress)
+    folder.forget_shards()
+
+
+def _run(folder, stage, name, action, progress):
+    """Run a stage, or a part of it by a name of its own, and keep the record."""
+    for earlier in STAGES[: STAGES.index(stage)]:
+        folder.require(earlier)
+    with folder.running(name) as keep:
+        action(folder, keep=keep, progress=progress)
 
 
 def prepare(folder, *, keep, progress):
@@ -111,44 +131,6 @@ def _make(kind, config, part, name, options):
 def _model_exists(folder, name):
     # The description is written after the weights.
     return folder.model(f"{name}.json").exists()
-
-
-def attribute(folder, *, keep, progress):
-    """Networks → integrated gradient correlation over the held-out images."""
-    from neuroigc.attribution import integrated_gradient_correlation
-    from neuroigc.models import NeuralDecoder, NeuralEncoder
-
-    config = folder.config
-    shared = {"device": config.device, "seed": config.seed, "progress": progress}
-    for subject in config.data.subjects if config.decoding else ():
-        path = folder.attribution(subject, "decoding")
-        if not (keep and path.exists()):
-            decoder = NeuralDecoder.load(folder.model("decoder"))
-            samples = decoding_samples(folder, held_out=True, subject=subject)
-            integrated_gradient_correlation(
-                decoder.module_,
-                samples.responses,
-                samples.features,
-                conditions=samples.conditions,
-                groups=area_groups(folder, subject, samples.vertices),
-                tolerance=config.decoding.tolerance,
-                max_gradients=config.decoding.max_gradients,
-                **shared,
-            ).save(path)
-    for subject in config.encoding.subjects if config.encoding else ():
-        path = folder.attribution(subject, "encoding")
-        if not (keep and path.exists()):
-            encoder = NeuralEncoder.load(folder.model(f"encoder_sub-{subject}"))
-            samples = encoding_samples(folder, subject, held_out=True)
-            integrated_gradient_correlation(
-                encoder.module_,
-                samples.images,
-                samples.responses,
-                pool=config.encoding.pool,
-                tolerance=config.encoding.tolerance,
-                max_gradients=config.encoding.max_gradients,
-                **shared,
-            ).save(path)
 
 
 def roi(folder, *, keep, progress):  # noqa: ARG001 - every stage is called alike
