@@ -28,6 +28,7 @@ BOUNDS = {"float32": 1e-5, "float64": 1e-10}
 # Errors are small differences of large sums, and so lose digits; influences are kept in float32.
 LOOSER = {"standard_errors": 100, "group_standard_errors": 100, "numerical_error": 100}
 BLOCK = 16
+EXACT = ("p_values", "group_p_values", "group_p_values_fwe", "strata")
 EQUAL = [3, 40]
 
 
@@ -116,7 +117,7 @@ def differences(result, whole):
         elif isinstance(other, np.ndarray):
             if one.shape != other.shape or one.dtype != other.dtype:
                 apart[f.name] = 1.0
-            elif f.name in ("p_values", "group_p_values", "group_p_values_fwe"):
+            elif f.name in EXACT:
                 apart[f.name] = float((one != other).any())
             elif f.name == "completeness_gap":
                 apart[f.name] = float(np.abs(one - other).max())
@@ -131,7 +132,7 @@ def agree(result, whole, dtype):
     too_far = {}
     for name, apart in differences(result, whole).items():
         allowed = bound * LOOSER.get(name, 1)
-        if name == "group_influences":
+        if name in ("group_influences", "group_attributions"):
             # Kept in single precision.
             allowed = max(allowed, 1e-5 if dtype == "float32" else 1e-7)
         if not apart <= allowed:

@@ -48,13 +48,14 @@ class Estimate:
     ----------
     sums : Sums
         Over rounds and samples; of this shard's samples alone if there are shards.
-    n_rounds : int
+    n_rounds, n_sweeps : int
     n_gradients : int
         Per sample.
     """
 
     sums: Sums
     n_rounds: int
+    n_sweeps: int
     n_gradients: int
 
 
@@ -122,6 +123,7 @@ class Estimator:
         return Estimate(
             sums=self.sums,
             n_rounds=self.n_rounds,
+            n_sweeps=self.sweep,
             n_gradients=math.ceil(n_gradients - ROUNDING),
         )
 

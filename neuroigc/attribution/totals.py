@@ -62,6 +62,7 @@ class Totals:
         columns = problem.columns
         counts = {
             "n_rounds": estimate.n_rounds,
+            "n_sweeps": estimate.n_sweeps,
             "n_gradients": estimate.n_gradients,
             "shape": list(columns.shape),
             "n_components": columns.n_components,
