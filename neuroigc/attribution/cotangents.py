@@ -218,6 +218,14 @@ class CotangentEngine(Engine):
         """Pull gradients back through the stem."""
         return self.problem.factors.stem.pull(slope[..., outputs, :])
 
+    def pulled_mean(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[g] of a block at the input; kept, for a few rows take as long as many."""
+        if self.output_slices != [slice(0, self.problem.n_outputs)]:
+            return super().pulled_mean(state, outputs)
+        if state.pulled_mean is None:
+            state.pulled_mean = self.pull(state.mean_slope, outputs)
+        return state.pulled_mean
+
     def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
         """Return E[c g] at the input, (n_outputs, n_inputs)."""
         targets = state.targets[:, outputs]
@@ -230,7 +238,7 @@ class CotangentEngine(Engine):
         n = n if n <= FEW_SAMPLES else N_MOMENT_SAMPLES
         stratum = state.block.stratum
         offset = self.problem.mean[stratum] - self.problem.centre[stratum]
-        total = n * offset * self.pull(state.mean_slope, outputs)
+        total = n * offset * self.pulled_mean(state, outputs)
         for part in self.row_chunks(n, n_maps):
             pulled = self.pull(state.slopes[part] - state.mean_slope, outputs)
             total += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)

@@ -133,6 +133,10 @@ class Engine(ABC):
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
         """Map sums of gradients (..., n_values, any) to outputs' at the input."""
 
+    def pulled_mean(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[g] of a block at the input, (n_outputs, n_inputs)."""
+        return self.pull(state.mean_slope, outputs)
+
     @abstractmethod
     def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
         """Return E[c g] at the input, (n_outputs, n_inputs)."""
@@ -337,7 +341,7 @@ class Engine(ABC):
         if self.is_partial(state.block):
             cross = state.targets[: state.n_samples].T @ state.probe_inputs[: state.n_samples]
             for outputs in self.output_slices:
-                pulled = self.pull(state.mean_slope, outputs)
+                pulled = self.pulled_mean(state, outputs)
                 probed = cross[outputs] * pulled[:, self.probe_members]
                 probed = probed.reshape(len(probed), *self.probe_shape).sum(-1)
                 total = self.cross_product(state, outputs)
@@ -408,7 +412,7 @@ class Engine(ABC):
             moments[s].finish(sums, k, outputs, problem.n_outputs)
             if self.is_partial(state.block):
                 # Strata will put theirs in the place of this n E[c x] E[g] / 2.
-                excess = crosses[outputs] * self.pull(state.mean_slope, outputs) / 2
+                excess = crosses[outputs] * self.pulled_mean(state, outputs) / 2
                 sums.add("map", -k * problem.columns.reduce(excess), outputs, problem.n_outputs)
         if problem.columns.n_groups:
             add_group_influences(self, state, sums, group_of, on_groups)
@@ -437,7 +441,7 @@ class Engine(ABC):
         """
         stratum = state.block.stratum
         offset = self.problem.mean[stratum] - self.problem.centre[stratum]
-        pulled = self.pull(state.mean_slope, outputs)
+        pulled = self.pulled_mean(state, outputs)
         attribution = (self.mean_product(state, outputs) + offset * pulled) / 2
         return attribution, self.mean_weighted(state, outputs)
 
@@ -450,12 +454,15 @@ class Engine(ABC):
         n_groups = min(n, max(share, 2))
         return [n * g // n_groups for g in range(n_groups + 1)]
 
-    def close_map(self, sums: Sums) -> None:
-        """Add to the map what whole strata put in place of their parts; once, at the end."""
-        if "slope" in sums:
-            for outputs in self.output_slices:
-                product = self.product_of_means(sums["slope"], outputs)
-                sums.add("map", self.problem.columns.reduce(product), outputs)
+    def close(self, sums: Sums) -> None:
+        """Add what whole strata put in place of their parts; once, at the end."""
+        if "slope" not in sums:
+            return
+        for outputs in self.output_slices:
+            product = self.product_of_means(sums["slope"], outputs)
+            sums.add("map", self.problem.columns.reduce(product), outputs)
+            sums.add("probe", self.at_probe(product), outputs)
+        del sums.values["slope"]
 
     def closed_probe(self, sums: Sums) -> Tensor:
         """Return the map summed over rounds and samples, on the probed components.

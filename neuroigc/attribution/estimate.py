@@ -114,10 +114,7 @@ class Estimator:
                 self.sweep_end = self.n_rounds + wanted
             self._step()
         self._close_sweep()
-        self.engine.close_map(self.sums)
-        if "slope" in self.sums:
-            self.sums.add("probe", self.engine.closed_probe(self.sums) - self.sums["probe"])
-            del self.sums.values["slope"]
+        self.engine.close(self.sums)
         self._add_up(self.sums)
         n_gradients = self.sweep + self.n_rounds * self.engine.cost
         return Estimate(
