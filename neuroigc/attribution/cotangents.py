@@ -36,7 +36,6 @@ class CotangentEngine(Engine):
     """Regime of few outputs: one backward pass per output and point."""
 
     knows_samples = True
-    first_rounds = 8
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
         super().__init__(problem, settings)

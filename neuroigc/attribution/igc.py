@@ -69,8 +69,10 @@ def integrated_gradient_correlation(
 
     ``IGC_l = E_i[ E_x'[IG_l(x_i, x')] (y_i - mean y) ] / (sd(f) sd(y))`` sums over l to the
     correlation of f(x) and y. Baselines x' are by default the other samples, so it is half the
-    mean over pairs of ``(y_i - y_j) IG_l(x_i, x_j)``: estimated from random pairs, with a
-    control variate from the gradients at the samples, until the error is below ``tolerance``.
+    mean over pairs of ``(y_i - y_j) IG_l(x_i, x_j)``: estimated from random pairs, the more
+    likely the more their targets differ, and from what the gradient at a random point of each
+    path deviates from the line between those of its ends, until the error is below
+    ``tolerance``.
 
     All random choices depend on the seed and on the samples themselves, so that their order, the
     memory, the batch size and the number of processes change nothing but rounding. Under

@@ -48,7 +48,7 @@ from torch import Tensor
 
 from neuroigc.attribution import IGCResult
 
-LADDER = (5, 7, 9, 11, 15, 21, 31, 41, 61)
+LADDER = (3, 5, 7, 9, 11, 15, 21, 31, 41, 61)
 TEXTBOOK, CAPTUM, INT_GRAD_CORR = (
     f"{name}, 32 x 32" for name in ("textbook", "captum", "int_grad_corr")
 )
