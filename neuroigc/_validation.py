@@ -54,7 +54,16 @@ def check_count(argument: str, value: object, least: int = 1) -> int:
 
 def check_same_length(**arrays: object) -> int:
     """Raise unless all arrays that are not None have equally many rows; return that number."""
-    lengths = {name: len(array) for name, array in arrays.items() if array is not None}  # type: ignore[arg-type]
+    lengths: dict[str, int] = {}
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        try:
+            lengths[name] = len(array)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise InputError(
+                name, expected="one row for each sample", got="a single value"
+            ) from error
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise InputError(

@@ -8,6 +8,7 @@ be named "absence of signal"; the other classes are for inputs where one is natu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class SampledBaseline:
     n: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n, int) and self.n >= 1):
+        if not (isinstance(self.n, Integral) and self.n >= 1):
             raise InputError("n", expected="a number of baselines of 1 or more", got=repr(self.n))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Columns:
 
 
 def _pooled_shape(input_shape: tuple[int, ...], pool: int) -> tuple[int, ...]:
-    if not (isinstance(pool, int) and pool >= 1):
+    if not (isinstance(pool, Integral) and pool >= 1):
         raise InputError("pool", expected="a number of pixels, 1 or more", got=repr(pool))
     if pool == 1:
         return input_shape
@@ -107,7 +108,7 @@ def _pool_windows(maps: NDArray[Any], pool: int) -> NDArray[Any]:
 
 
 def check_groups(
-    groups: Mapping[str, Any] | None, n_inputs: int, path: str = ""
+    groups: Mapping[str, Any] | None, input_shape: tuple[int, ...], path: str = ""
 ) -> dict[str, NDArray[np.int64]]:
     """Return groups as index arrays over the flattened input; of trees, stems before branches.
 
@@ -124,11 +125,9 @@ def check_groups(
     checked: dict[str, NDArray[np.int64]] = {}
     for name, members in (groups or {}).items():
         if isinstance(members, Mapping):
-            branches = check_groups(members, n_inputs, f"{path}{name}/")
-            leaves = [
-                index for leaf, index in branches.items() if leaf.count("/") == path.count("/") + 1
-            ]
-            together = np.concatenate([*leaves, np.empty(0, np.int64)])
+            branches = check_groups(members, input_shape, f"{path}{name}/")
+            own = [branches[f"{path}{name}/{branch}"] for branch in members]
+            together = np.concatenate([*own, np.empty(0, np.int64)])
             if len(np.unique(together)) != len(together):
                 raise InputError(
                     f"groups[{path + str(name)!r}]",
@@ -139,7 +138,7 @@ def check_groups(
             added = {f"{path}{name}": together, **branches}
         else:
             argument = f"groups[{path + str(name)!r}]"
-            added = {f"{path}{name}": _check_members(argument, members, n_inputs)}
+            added = {f"{path}{name}": _check_members(argument, members, input_shape)}
         if twice := sorted(checked.keys() & added.keys()):
             raise InputError(
                 f"groups[{twice[0]!r}]",
@@ -150,20 +149,29 @@ def check_groups(
     return checked
 
 
-def _check_members(argument: str, members: Any, n_inputs: int) -> NDArray[np.int64]:
-    """Return a group as indices."""
+def _check_members(argument: str, members: Any, input_shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return a group as indices over the flattened input."""
+    n_inputs = int(np.prod(input_shape))
     array = members.detach().cpu().numpy() if hasattr(members, "detach") else members
     array = np.asarray(array)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.dtype == bool:
-        if array.size != n_inputs:
+        if array.shape not in (input_shape, (n_inputs,)):
             raise InputError(
                 argument,
                 expected=f"a mask over the {n_inputs} input components",
-                got=f"a mask of {array.size}",
+                got=f"a mask of {array.size}, of shape {array.shape}",
+                fix=f"Its shape has to be {input_shape}, or flat.",
             )
         array = np.flatnonzero(array)
+    if array.ndim != 1:
+        raise InputError(
+            argument,
+            expected="indices over the flattened input, in one dimension",
+            got=f"an array of shape {array.shape}",
+            fix="Of places in several dimensions, take a boolean mask.",
+        )
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(
             argument, expected="indices or a boolean mask", got=f"an array of {array.dtype}"

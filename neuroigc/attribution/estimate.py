@@ -22,7 +22,7 @@ from neuroigc.attribution.pairs import Block, draw_blocks
 from neuroigc.attribution.state import BlockState
 from neuroigc.attribution.team import Team
 
-__all__ = ["Estimate", "Estimator", "exceeds", "numerical_errors"]
+__all__ = ["Estimate", "Estimator", "exceeds", "is_same", "numerical_errors"]
 
 # Bytes of the samples' state up to which it is kept between rounds. Which pairs are drawn depends
 # on it and on the size of blocks, so neither depends on the memory that may be used.
@@ -273,7 +273,11 @@ class Estimator:
         if self.checkpoint is None:
             return
         position = [self.n_rounds, self.sweep, self.sweep_start, self.sweep_end, self.next_block]
-        arrays: dict[str, NDArray[Any]] = {"position": np.array(position)}
+        arrays: dict[str, NDArray[Any]] = {
+            "position": np.array(position),
+            "correlation": self.engine.problem.correlation.cpu().numpy(),
+            "scale": self.engine.problem.scale.cpu().numpy(),
+        }
         arrays |= {f"sums/{name}": a for name, a in self.sums.to_arrays().items()}
         for index, state in self.held.items() if self.holds else ():
             arrays |= {f"block{index}/{name}": a for name, a in state.to_arrays().items()}
@@ -303,6 +307,15 @@ class Estimator:
         self.sweep_end = end
 
     def _take_up(self, arrays: dict[str, NDArray[Any]]) -> None:
+        for name in ("correlation", "scale"):
+            # What a model computes is not told by its weights alone.
+            if not is_same(arrays[name], getattr(self.engine.problem, name).cpu().numpy()):
+                raise InputError(
+                    "checkpoint",
+                    expected="sums of this very analysis",
+                    got=f"{self.checkpoint} with those of another model",
+                    fix="Name another file, or delete this one to start anew.",
+                )
         position = (int(number) for number in arrays["position"])
         self.n_rounds, self.sweep, self.sweep_start, self.sweep_end, self.next_block = position
         device = self.engine.problem.targets.device
@@ -328,6 +341,11 @@ def numerical_errors(sums: Sums, n_rounds: int) -> Tensor:
     variance = (sums["probe_variance"] / n_rounds**2)[:, :-1].sum(1)
     size = ((sums["probe"] / n_rounds)[:, :-1] ** 2).sum(1)
     return torch.where(variance > 0, (variance / size).sqrt(), 0.0)
+
+
+def is_same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Tell whether what two models say of the same data is the same, but for rounding."""
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(b).max()))
 
 
 def exceeds(errors: Any, gaps: Any, tolerance: float) -> bool:

@@ -16,7 +16,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -211,6 +210,7 @@ def attribute_shard(
     if check_count("shard", number) > check_count("shard", size):
         raise InputError("shard", expected=f"a number from 1 to {size}", got=repr(number))
     make_output_folder(Path(path).parent, "path")
+    max_gradients = check_count("max_gradients", max_gradients, 3)
     options = {**_DEFAULTS, **options, "max_gradients": max_gradients}
     totals, identity = _run(model, inputs, targets, shard=(number, size), **options)
     totals.settings["shard"] = [int(number), int(size)]
@@ -249,7 +249,7 @@ def _run(
     check_module(model)
     baseline = check_baseline(baseline)
     for name, number in (("tolerance", tolerance), ("memory", memory)):
-        if not (isinstance(number, Real) and number > 0):
+        if not (isinstance(number, Real) and 1e-30 < number < 1e30):
             raise InputError(name, expected="a number above 0", got=repr(number))
     if max_gradients is not None:
         # Two rounds of pairs are the least from which an error can be told.
@@ -360,4 +360,5 @@ def _identity(model: nn.Module, problem: Problem, settings: dict[str, Any]) -> s
     members = [index.cpu().numpy() for index in problem.columns.groups]
     arrays = [tensor.float().cpu().numpy() for tensor in tensors]
     # The number tells apart states that hold other sums.
-    return fingerprint({**settings, "state": 3}, np.sort(problem.keys), *arrays, *members)
+    made = {**settings, "state": 4}
+    return fingerprint(made, problem.keys, problem.strata, *arrays, *members)

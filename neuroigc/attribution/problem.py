@@ -15,7 +15,7 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, baseline_bank
 from neuroigc.attribution.columns import Columns, check_groups
-from neuroigc.attribution.factorisation import Factors, factorise
+from neuroigc.attribution.factorisation import Factors, IdentityStem, factorise
 from neuroigc.attribution.keys import combine_keys, digest_rows
 from neuroigc.attribution.samples import (
     Samples,
@@ -29,6 +29,9 @@ from neuroigc.attribution.samples import (
 from neuroigc.attribution.team import Team
 
 __all__ = ["Problem", "prepare"]
+
+# Samples on which the parts of a model are compared with the whole.
+N_COMPARED = 32
 
 
 @dataclass
@@ -49,12 +52,12 @@ class Problem:
         Which samples may be compared; covariances are taken within strata.
     conditions : Tensor of shape (n_samples,) or None
     targets, predictions : Tensor of shape (n_samples, n_outputs)
-        Centred within strata, float64.
+        Centred within strata, float64; targets are divided by their standard deviation.
     influence : Tensor of shape (n_samples, n_outputs)
         Influence of each sample on the standard deviations: half the squared z-scores of
         prediction and target, minus 1.
     scale : Tensor of shape (n_outputs,)
-        Product of the two standard deviations.
+        Standard deviations of the predictions, by which covariances are divided.
     correlation : Tensor of shape (n_outputs,)
     bank : Tensor of shape (n_baselines, n_inputs) or None
         Baselines that are not the samples themselves.
@@ -134,7 +137,7 @@ def prepare(
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
     if n < 3:
         raise InputError("inputs", expected="at least three samples", got=f"{n}")
-    columns = Columns(samples.shape, pool, check_groups(groups, samples.n_inputs), device)
+    columns = Columns(samples.shape, pool, check_groups(groups, samples.shape), device)
     condition_rows = condition_tensor(conditions, samples)
     strata = _strata(baseline, conditions, n)
 
@@ -150,7 +153,10 @@ def prepare(
             got=f"shape {y.shape}",
         )
     chosen = check_outputs(outputs, n_model)
-    factors = factorise(model, example, shown).select(torch.from_numpy(chosen).to(device))
+    factors = factorise(model, example, shown)
+    if not _represents(factors, model, samples, condition_rows):
+        factors = Factors(IdentityStem(samples.shape), model, None)
+    factors = factors.select(torch.from_numpy(chosen).to(device))
     cut = (n, samples.shape, len(chosen), samples.chunk_numbers)
     team.agree("inputs, outputs and memory", "the same in all processes", cut)
     # What a sample consists of; predictions are none of it, for they come with rounding.
@@ -167,6 +173,10 @@ def prepare(
     n_strata = int(strata.max()) + 1
     stratum_sizes = np.bincount(strata, minlength=n_strata)
     c = torch.from_numpy(_centred(y, strata)).to(device)
+    sd_y = _deviation(c, y, 1e-14)
+    _refuse_constant(sd_y, "targets", chosen)
+    # Targets count in units of their standard deviation, whatever their size.
+    c /= sd_y
     f = torch.zeros(n, len(chosen), dtype=torch.float64, device=device)
     hidden = example.new_zeros(n, factors.stem.n_hidden) if _keeps(factors, samples) else None
     input_keys = torch.zeros(n, dtype=torch.int64, device=device)
@@ -195,9 +205,8 @@ def prepare(
     bank = baseline_bank(baseline, samples, seed, keys)
     centre = mean if bank is None else bank.double().mean(0).expand_as(mean)
 
-    sd_y = _deviation(c, y, 1e-14)
-    _refuse_constant(sd_y, "targets", chosen)
     raw = f.cpu().numpy()
+    _refuse_infinite(raw, samples.dtype, chosen)
     f = torch.from_numpy(_centred(raw, strata)).to(device)
     sd_f = _deviation(f, raw, 2 * torch.finfo(samples.dtype).eps)
     _refuse_constant(sd_f, "model", chosen)
@@ -211,9 +220,9 @@ def prepare(
         conditions=condition_rows,
         targets=c,
         predictions=f,
-        influence=((f / sd_f) ** 2 + (c / sd_y) ** 2) / 2 - 1,
-        scale=sd_f * sd_y,
-        correlation=(f * c).mean(0) / (sd_f * sd_y),
+        influence=((f / sd_f) ** 2 + c**2) / 2 - 1,
+        scale=sd_f,
+        correlation=(f / sd_f * c).mean(0),
         bank=bank,
         centre=centre.to(samples.dtype),
         mean=mean.to(samples.dtype),
@@ -299,9 +308,44 @@ def _centred(values: NDArray[Any], strata: NDArray[np.int64]) -> NDArray[np.floa
 
 def _deviation(centred: Tensor, values: NDArray[Any], rounding: float) -> Tensor:
     """Return standard deviations, and 0 where they are mere rounding of the values."""
-    deviation = (centred**2).mean(0).sqrt()
+    largest = centred.abs().amax(0).clamp(min=torch.finfo(centred.dtype).tiny)
+    # Squares of very small or large numbers are none.
+    deviation = ((centred / largest) ** 2).mean(0).sqrt() * largest
     floor = torch.from_numpy(np.abs(values).max(0) * rounding).to(deviation)
     return torch.where(deviation <= floor, 0.0, deviation)
+
+
+def _refuse_infinite(outputs: NDArray[Any], dtype: torch.dtype, chosen: NDArray[np.int64]) -> None:
+    """Raise where a model gives what is no number, or too large to be squared and summed."""
+    most = torch.finfo(dtype).max ** 0.4
+    # NaN is not below anything.
+    bad = ~(np.abs(outputs) < most)
+    if bad.any():
+        listed = ", ".join(str(v) for v in chosen[bad.any(0)][:5])
+        raise InputError(
+            "model",
+            expected=f"finite outputs, of sizes below {most:.0e}",
+            got=f"others for {int(bad.any(1).sum())} samples, of output {listed}",
+            fix="Look for logarithms, roots and divisions in forward() that these samples upset.",
+        )
+
+
+def _represents(
+    factors: Factors, model: nn.Module, samples: Samples, conditions: Tensor | None
+) -> bool:
+    """Tell whether the parts give the model's outputs, on samples from all over the data."""
+    some = np.unique(np.linspace(0, len(samples) - 1, N_COMPARED).astype(np.int64))
+    x = samples.rows(some)
+    beside = None if conditions is None else conditions[torch.from_numpy(some).to(x.device)]
+    shaped = x.reshape(-1, *samples.shape).clone()
+    with torch.no_grad():
+        whole = model(shaped) if beside is None else model(shaped, beside)
+        parts = factors.outputs(factors.stem(x), beside)
+    bound = 1e-9 if x.dtype == torch.float64 else 1e-3
+    whole = whole.reshape(parts.shape).to(parts.dtype)
+    finite = torch.isfinite(whole)
+    size = whole[finite].abs().max() if bool(finite.any()) else 0.0
+    return bool(((parts - whole)[finite].abs() <= bound * size).all())
 
 
 def _refuse_constant(deviation: Tensor, argument: str, outputs: NDArray[np.int64]) -> None:

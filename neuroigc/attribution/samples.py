@@ -58,15 +58,21 @@ class Samples:
         if isinstance(self.array, Tensor):
             picked = self.array[index if isinstance(index, slice) else torch.from_numpy(index)]
             taken = picked.detach()
-        else:
+        elif isinstance(self.array, np.ndarray) or isinstance(index, slice):
             part = np.asarray(self.array[index])
             if part.dtype.byteorder == ">" or not part.flags.writeable:
                 part = part.astype(part.dtype.newbyteorder("="))
             taken = torch.from_numpy(np.ascontiguousarray(part))
+        else:
+            # Files such as those of h5py give rows in ascending order only.
+            order = np.argsort(index)
+            taken = torch.from_numpy(np.asarray(self.array[index[order]])[np.argsort(order)])
         return taken.to(self.device, self.dtype).reshape(len(taken), self.n_inputs)
 
     def components(self, index: NDArray[np.int64], members: NDArray[np.int64]) -> Tensor:
         """Return some components of some samples, (n, n_members), without reading the others."""
+        if not isinstance(self.array, np.ndarray | Tensor):
+            return self.rows(index)[:, torch.from_numpy(members).to(self.device)]
         places = np.unravel_index(members, self.shape)
         picked = self.array[(index[:, None], *(place[None] for place in places))]
         if not isinstance(picked, Tensor):
@@ -81,6 +87,7 @@ class Samples:
 
 def _real_rows(array: Any) -> Any:
     """Return what holds real numbers, row by row, as it is or as an array."""
+    refuse_masked(array, "inputs")
     if not (hasattr(array, "shape") and hasattr(array, "dtype")):
         try:
             array = np.asarray(array)
@@ -185,11 +192,25 @@ def condition_tensor(conditions: Any, samples: Samples) -> Tensor | None:
     if conditions is None:
         return None
     tensor = torch.as_tensor(numbers(conditions, "conditions"))
+    if not bool(torch.isfinite(tensor).all()):
+        raise InputError("conditions", expected="finite numbers", got="NaN or infinite ones")
     return tensor.to(samples.device, samples.dtype if tensor.is_floating_point() else torch.int64)
+
+
+def refuse_masked(array: Any, argument: str) -> None:
+    """Raise where entries are masked: what lies under a mask is no data."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise InputError(
+            argument,
+            expected="numbers throughout",
+            got=f"{int(np.ma.getmaskarray(array).sum())} masked entries",
+            fix="Leave out the components or samples that were not measured.",
+        )
 
 
 def numbers(array: Any, argument: str) -> NDArray[Any]:
     """Return an array in memory."""
+    refuse_masked(array, argument)
     loaded = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
     if loaded.dtype == bool:
         loaded = loaded.astype(np.int64)

@@ -17,6 +17,7 @@ from neuroigc.attribution.paths import THINNING, uniform
 __all__ = ["Thinning"]
 
 Array = NDArray[np.float64]
+LEAST_COST = 1 / 8
 
 
 class Thinning:
@@ -52,7 +53,8 @@ class Thinning:
                 c = targets[member, v]
                 own = _sum_of_chances(c, scale) if paired else np.minimum(1, abs(c) / scale).sum()
                 chances[v] += own
-        self.cost = float(chances.max() / len(targets))
+        # Rounds take time even where hardly a pair counts, so none counts as less than this.
+        self.cost = max(float(chances.max() / len(targets)), LEAST_COST)
 
     def differences(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
         """Return the differences of targets (n, n_outputs) that pairs count by."""

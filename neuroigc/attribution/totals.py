@@ -17,7 +17,7 @@ from torch import Tensor
 from neuroigc._validation import InputError
 from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.checkpoint import load_state, save_state
-from neuroigc.attribution.estimate import Estimate, numerical_errors
+from neuroigc.attribution.estimate import Estimate, is_same, numerical_errors
 from neuroigc.attribution.permutations import (
     component_p_values,
     draw_permutations,
@@ -98,6 +98,11 @@ class Totals:
             parts[kind][rest] = array
         sums = Sums.from_arrays(parts["sums"], torch.device("cpu"))
         return cls(header["settings"], parts["common"], sums), str(header["identity"])
+
+    def is_of(self, other: Totals) -> bool:
+        """Tell whether predictions are those of other totals."""
+        names = ("correlation", "scale")
+        return all(is_same(self.common[name], other.common[name]) for name in names)
 
     def result(self) -> IGCResult:
         """Divide covariances by standard deviations, and put everything in its place."""
@@ -235,7 +240,7 @@ def merge_shards(paths: Sequence[str | os.PathLike[str]]) -> IGCResult:
         number, size = totals.settings.pop("shard")
         if merged is None:
             merged, identity, n_shards = totals, mine, size
-        elif mine != identity or size != n_shards:
+        elif mine != identity or size != n_shards or not totals.is_of(merged):
             raise InputError(
                 "paths",
                 expected="shards of one and the same attribution",
