@@ -43,6 +43,7 @@ atlases = ["prf-visualrois", "floc-faces"]
 V1 = ["V1v", "V1d"]
 
 [decoding]
+tolerance = 0.001
 max_gradients = 5
 
 [decoding.network]
@@ -469,7 +470,7 @@ def test_shards_have_gradients_where_the_study_does_not_say(trained, monkeypatch
     out, taken = trained(), []
     text = (out / "study.toml").read_text()
     begin, end = text.index("[decoding]"), text.index("[encoding]")
-    part = text[begin:end].replace("max_gradients = 5\n", "").replace("0.05", "1e-6")
+    part = text[begin:end].replace("max_gradients = 5\n", "").replace("0.001", "1e-6")
     (out / "study.toml").write_text(text[:begin] + part + text[end:])
     key = StudyFolder.open(out).key
     for marker in (out / "stages").iterdir():

@@ -68,5 +68,5 @@ def test_the_ten_lines_run(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert "completeness_gap" in run.stdout
+    assert "standard_error" in run.stdout
     assert "V1v" in run.stdout
