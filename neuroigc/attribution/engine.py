@@ -66,11 +66,12 @@ class Engine(ABC):
     settings : Settings
     """
 
-    #: Whether a block's inputs are kept in memory, and rounds of pairs to begin with.
+    #: Whether a block's inputs are kept in memory.
     keeps_inputs = False
     #: Whether `group_deviations` knows the influence of each sample by itself, and the map's
     #: `products` need not be asked.
     knows_samples = False
+    #: Rounds of pairs to begin with.
     first_rounds = 4
     #: Gradients per sample that a round of pairs takes.
     cost = 1.0

@@ -1,8 +1,8 @@
 """Attribution: time, accuracy, honesty of its own errors, growth and memory.
 
-    python tests/benchmarks/bench_attribution.py decoder --cache /tmp/bench_cache
-    python tests/benchmarks/bench_attribution.py accuracy --cache /tmp/bench_cache
-    python tests/benchmarks/bench_attribution.py honesty --cache /tmp/bench_cache
+    python tests/benchmarks/bench_attribution.py decoder --cache cache
+    python tests/benchmarks/bench_attribution.py accuracy --cache cache
+    python tests/benchmarks/bench_attribution.py honesty --cache cache
     python tests/benchmarks/bench_attribution.py scaling
     python tests/benchmarks/bench_attribution.py memory
 
