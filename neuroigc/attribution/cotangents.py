@@ -217,31 +217,29 @@ class CotangentEngine(Engine):
         """Pull gradients back through the stem."""
         return self.problem.factors.stem.pull(slope[..., outputs, :])
 
-    def pulled_mean(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[g] of a block at the input; kept, for a few rows take as long as many."""
-        if self.output_slices != [slice(0, self.problem.n_outputs)]:
-            return super().pulled_mean(state, outputs)
-        if state.pulled_mean is None:
-            state.pulled_mean = self.pull(state.mean_slope, outputs)
-        return state.pulled_mean
+    def mean_at_probe(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[g] of a block at the probed components, (n_outputs, n)."""
+        return self.pull_to_probe(state.mean_slope[outputs])
 
-    def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[c g] at the input, (n_outputs, n_inputs)."""
-        targets = state.targets[:, outputs]
-        mean = torch.einsum("nv,nvh->vh", targets, state.slopes[:, outputs]) / state.n_samples
-        return self.problem.factors.stem.pull(mean)
+    def means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return E[g], E[c g] and E[x g] of a block, (n_outputs, n_inputs) each.
 
-    def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[x g] at the input, its covariance from some of the samples."""
-        n, n_maps = state.n_samples, outputs.stop - outputs.start
-        n = n if n <= FEW_SAMPLES else N_MOMENT_SAMPLES
-        stratum = state.block.stratum
+        The covariance in the last is from some of the samples.
+        """
+        n, stratum = state.n_samples, state.block.stratum
+        slopes, mean = state.slopes[:n, outputs], state.mean_slope[outputs]
+        weighted = torch.einsum("nv,nvh->vh", state.targets[:n, outputs], slopes) / n
+        some = n if n <= FEW_SAMPLES else N_MOMENT_SAMPLES
+        product = weighted.new_zeros(len(mean), self.problem.samples.n_inputs)
+        for k, part in enumerate(self.row_chunks(some, len(mean) + 2)):
+            first = [mean[None], weighted[None]] if k == 0 else []
+            # All in one product: of a wide matrix, a few rows take as long as many.
+            pulled = self.problem.factors.stem.pull(torch.cat([*first, slopes[part] - mean]))
+            if first:
+                pulled_mean, pulled_weighted, pulled = pulled[0], pulled[1], pulled[2:]
+            product += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)
         offset = self.problem.mean[stratum] - self.problem.centre[stratum]
-        total = n * offset * self.pulled_mean(state, outputs)
-        for part in self.row_chunks(n, n_maps):
-            pulled = self.pull(state.slopes[part] - state.mean_slope, outputs)
-            total += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)
-        return total / n
+        return pulled_mean, pulled_weighted, product / some + offset * pulled_mean
 
 
 def _shares(weights: Floats) -> list[tuple[slice, Tensor]]:

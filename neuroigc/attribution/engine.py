@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
+from neuroigc.attribution.accumulators import Sums
+from neuroigc.attribution.contraction import add_map
 from neuroigc.attribution.gradients import gradients
 from neuroigc.attribution.influences import GroupDeviations, add_group_influences
 from neuroigc.attribution.pairs import Block, PairRound, draw_bank_pairs, draw_pairs
 from neuroigc.attribution.paths import draw_points
-from neuroigc.attribution.permutations import draw_permutations, null_maps
+from neuroigc.attribution.permutations import add_null, draw_permutations
 from neuroigc.attribution.problem import Problem
 from neuroigc.attribution.state import BlockState, Spread
 
@@ -134,17 +135,13 @@ class Engine(ABC):
     def pull(self, slope: Tensor, outputs: slice) -> Tensor:
         """Map sums of gradients (..., n_values, any) to outputs' at the input."""
 
-    def pulled_mean(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[g] of a block at the input, (n_outputs, n_inputs)."""
-        return self.pull(state.mean_slope, outputs)
+    def mean_at_probe(self, state: BlockState, outputs: slice) -> Tensor:
+        """Return E[g] of a block at the probed components, (n_outputs, n)."""
+        return self.pull(state.mean_slope, outputs)[:, self.probe_members]
 
     @abstractmethod
-    def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[c g] at the input, (n_outputs, n_inputs)."""
-
-    @abstractmethod
-    def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[x g] at the input, (n_outputs, n_inputs)."""
+    def means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return E[g], E[c g] and E[x g] of a block at the input, (n_outputs, n_inputs) each."""
 
     @abstractmethod
     def cross_product(self, state: BlockState, outputs: slice) -> Tensor:
@@ -342,8 +339,7 @@ class Engine(ABC):
         if self.is_partial(state.block):
             cross = state.targets[: state.n_samples].T @ state.probe_inputs[: state.n_samples]
             for outputs in self.output_slices:
-                pulled = self.pulled_mean(state, outputs)
-                probed = cross[outputs] * pulled[:, self.probe_members]
+                probed = cross[outputs] * self.mean_at_probe(state, outputs)
                 probed = probed.reshape(len(probed), *self.probe_shape).sum(-1)
                 total = self.cross_product(state, outputs)
                 state.probe[outputs] -= torch.cat([probed, total[:, None]], 1) / 2
@@ -364,96 +360,11 @@ class Engine(ABC):
 
     def contract(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the map, and of its sampling variance."""
-        problem, k = self.problem, state.n_rounds
-        bounds, n = self._group_bounds(state), state.n_samples
-        sizes = torch.tensor(bounds).diff().to(state.hidden.device)
-        n_groups, group_of = len(sizes), torch.repeat_interleave(sizes)
-        influence = group_sums(
-            problem.influence[torch.from_numpy(state.block.samples)], group_of, n_groups
-        )
-        targets = group_sums(state.targets[:n], group_of, n_groups)
-        moments = [GroupMoments(sizes, influence[:, v]) for v in self.output_slices]
-        means = [self._means(state, outputs) for outputs in self.output_slices]
-        n_components = problem.columns.n_components
-        crosses = torch.zeros_like(problem.cross[0])
-        on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
-        # Maps of so many rows, or of groups of them, are held at once.
-        n_maps = max(self.output_slices[0].stop, state.slopes.shape[1])
-        n_rows = max(1, self.chunk_numbers // (n_maps * problem.samples.n_inputs))
-        step = max(1, n_rows // int(sizes.max()))
-        for g in range(0, n_groups, step):
-            index = slice(g, min(g + step, n_groups))
-            wanted = torch.arange(g, index.stop, device=group_of.device)[:, None]
-            rows = range(bounds[g], bounds[index.stop])
-            x_sums = state.hidden.new_zeros(len(wanted), problem.samples.n_inputs)
-            slopes = state.slopes.new_zeros(len(wanted), *state.slopes.shape[1:])
-            values: list[Tensor] = []
-            for start in rows[::n_rows]:
-                part = slice(start, min(start + n_rows, rows.stop))
-                membership = (group_of[part] == wanted).to(state.hidden.dtype)
-                x = self.rows(state, part)
-                x_sums += membership @ x
-                if self.is_partial(state.block):
-                    crosses += state.targets[part].T @ x
-                slopes += (membership @ state.slopes[part].flatten(1)).view_as(slopes)
-                more = list(self.products(state, part, x, membership))
-                values = [a + b for a, b in zip(values, more, strict=True)] if values else more
-            for s, outputs in enumerate(self.output_slices):
-                sums.add("map", k * values[s].sum(0), outputs, problem.n_outputs)
-                attribution, weighted = means[s]
-                further = -targets[index, outputs, None] * attribution
-                if problem.bank is None:
-                    further -= x_sums[:, None] * (weighted / 2)
-                    cross = problem.cross[state.block.stratum, outputs]
-                    further += self.pull(slopes, outputs).mul_(cross / 2)
-                influences = values[s] + problem.columns.reduce(further)
-                on_groups[index, outputs] = influences[..., n_components:].to(on_groups.dtype)
-                moments[s].add(index, influences[..., :n_components])
-        for s, outputs in enumerate(self.output_slices):
-            moments[s].finish(sums, k, outputs, problem.n_outputs)
-            if self.is_partial(state.block):
-                # Strata will put theirs in the place of this n E[c x] E[g] / 2.
-                excess = crosses[outputs] * self.pulled_mean(state, outputs) / 2
-                sums.add("map", -k * problem.columns.reduce(excess), outputs, problem.n_outputs)
-        if problem.columns.n_groups:
+        on_groups, group_of = add_map(self, state, sums)
+        if self.problem.columns.n_groups:
             add_group_influences(self, state, sums, group_of, on_groups)
         if self.permuted is not None:
-            self._add_null(state, self.permuted, sums)
-
-    def _add_null(self, state: BlockState, permuted: Tensor, sums: Sums) -> None:
-        """Add a block's part of the maps of permuted targets."""
-        problem, n = self.problem, state.n_samples
-        given = permuted[:, torch.from_numpy(state.block.samples).to(permuted.device)].long()
-        n_maps = self.output_slices[0].stop
-        for part in self.row_chunks(n, max(n_maps, state.slopes.shape[1])):
-            x = self.rows(state, part)
-            maps = self.sample_maps(state, part, x)
-            for outputs, own in zip(self.output_slices, maps, strict=True):
-                null = null_maps(problem.targets[:, outputs], given, part, own)
-                sums.add(
-                    "null", state.n_rounds * null, outputs, problem.n_outputs, dtype=torch.float32
-                )
-
-    def _means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor]:
-        """Return a block's mean attribution, and E[c g], by trapezoids.
-
-        Besides its own product of target and attribution, a sample acts on the covariance
-        through the mean target and, as a baseline, through the other samples' attributions.
-        """
-        stratum = state.block.stratum
-        offset = self.problem.mean[stratum] - self.problem.centre[stratum]
-        pulled = self.pulled_mean(state, outputs)
-        attribution = (self.mean_product(state, outputs) + offset * pulled) / 2
-        return attribution, self.mean_weighted(state, outputs)
-
-    def _group_bounds(self, state: BlockState) -> list[int]:
-        """Cut a block's samples into random groups; return where they begin, and the end."""
-        n = state.n_samples
-        wanted, n_samples = self.settings.n_sample_groups, self.problem.n_samples
-        # Few samples stand each for itself.
-        share = n if n_samples <= 2 * wanted else -(-wanted * n // n_samples)
-        n_groups = min(n, max(share, 2))
-        return [n * g // n_groups for g in range(n_groups + 1)]
+            add_null(self, state, self.permuted, sums)
 
     def close(self, sums: Sums) -> None:
         """Add what whole strata put in place of their parts; once, at the end."""

@@ -8,6 +8,7 @@ gradients of the latents before an affine head serve all outputs. Both are exact
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -151,6 +152,9 @@ class _Probe:
     gradients : Tensor of shape (n, n_inputs) or None
         Of the outputs weighted by ``weights``.
     weights : Tensor of shape (n, n_outputs)
+    n_data : int
+        The first so many rows are data, which may lie on kinks (images on black), where
+        gradients are a choice: there they count as zero.
     """
 
     inputs: Tensor
@@ -158,23 +162,23 @@ class _Probe:
     outputs: Tensor
     gradients: Tensor | None
     weights: Tensor
+    n_data: int
 
 
 def _probe(model: nn.Module, example: Tensor, conditions: Tensor | None) -> list[_Probe] | None:
-    """Run the model on the example, one row of it, and more rows around it; None if not finite."""
+    """Run the model on the example with more rows around it, and on one; None if not finite."""
     n = len(example)
     flat = example.flatten(1)
     # Points between the samples, beyond them, and beside them.
     mixing = _noise(n + 3, n, like=flat)
     mixing += (1 - mixing.sum(1, keepdim=True)) / n
     around = mixing @ flat + 0.1 * _reach(flat) * _noise(n + 3, flat.shape[1], like=flat)
-    probes = [_run(model, example, conditions, flat)]
-    for rows in (flat[:1], around):
-        try:
-            probes.append(_run(model, example, conditions, rows))
-        except Exception:  # noqa: BLE001 - a caller's model may take no such input
-            if rows is around:
-                return None
+    try:
+        probes = [_run(model, example, conditions, torch.cat([flat, around]))]
+    except Exception:  # noqa: BLE001 - a caller's model may take no such input
+        return None
+    with suppress(Exception):  # nor a single row
+        probes.append(_run(model, example, conditions, flat[:1]))
     finite = (t.isfinite().all() for p in probes for t in (p.outputs, p.gradients) if t is not None)
     return probes if all(map(bool, finite)) else None
 
@@ -191,18 +195,19 @@ def _run(model: nn.Module, example: Tensor, conditions: Tensor | None, rows: Ten
         values = values.reshape(len(rows), -1)
         weights = _noise(*values.shape, like=values)
         gradients = None
-        # The data themselves may lie on kinks (images on black), where gradients are a choice.
         if len(rows) > len(example) and values.requires_grad:
             (gradients,) = torch.autograd.grad(
                 (values * weights).sum(), leaf, allow_unused=True, materialize_grads=True
             )
-    return _Probe(rows, beside, values.detach(), gradients, weights)
+            gradients[: len(example)] = 0
+    n_data = min(len(rows), len(example))
+    return _Probe(rows, beside, values.detach(), gradients, weights, n_data)
 
 
 def _holds(factors: Factors, probes: list[_Probe]) -> bool:
     """Check that the parts are the model and that the stem is affine."""
     try:
-        return _is_affine(factors.stem, probes[0].inputs) and all(
+        return _is_affine(factors.stem, probes[0].inputs[: probes[0].n_data]) and all(
             _agree(factors, probe) for probe in probes
         )
     except Exception:  # noqa: BLE001 - parts that do not even run are not the model
@@ -222,6 +227,7 @@ def _agree(factors: Factors, probe: _Probe) -> bool:
     with torch.enable_grad():
         weighted = (factors.outputs(leaf, probe.conditions) * probe.weights).sum()
         (slopes,) = torch.autograd.grad(weighted, leaf, allow_unused=True, materialize_grads=True)
+    slopes[: probe.n_data] = 0
     error = (factors.stem.pull(slopes) - probe.gradients).norm()
     # Rounding may put a few units on the other side of a kink; detached tensors and hooks on
     # gradients change far more.

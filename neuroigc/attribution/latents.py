@@ -75,16 +75,16 @@ class LatentEngine(Engine):
         cross = state.targets[:n, outputs].T @ self.rows(state, slice(0, n))
         return (cross * self.pull(state.mean_slope, outputs)).sum(1)
 
-    def mean_weighted(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[c g] at the input, from some of the samples."""
-        n = min(state.n_samples, N_MOMENT_SAMPLES)
-        return self._contract_latents(state.targets[:n], state.slopes[:n], outputs) / n
+    def means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return E[g], E[c g] and E[x g] of a block, (n_outputs, n_inputs) each.
 
-    def mean_product(self, state: BlockState, outputs: slice) -> Tensor:
-        """Return E[x g] at the input, (n_outputs, n_inputs)."""
-        n = state.n_samples
-        x = self.rows(state, slice(0, n))
-        return self.head[outputs] @ torch.einsum("nl,nkl->kl", x, state.slopes[:n]) / n
+        The second is from some of the samples, for standard errors alone.
+        """
+        n, head = state.n_samples, self.head[outputs]
+        some = min(n, N_MOMENT_SAMPLES)
+        weighted = self._contract_latents(state.targets[:some], state.slopes[:some], outputs)
+        product = torch.einsum("nl,nkl->kl", self.rows(state, slice(0, n)), state.slopes[:n])
+        return head @ state.mean_slope, weighted / some, head @ product / n
 
     def _differentiate(self, points: Tensor, stratum: int) -> Tensor:
         """Return latents' gradients at the input (n, n_latents, n_inputs)."""

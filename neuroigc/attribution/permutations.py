@@ -9,18 +9,25 @@ Holmes 2002). That the model was trained on such targets is no part of this null
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.paths import PERMUTATION, uniform
+from neuroigc.attribution.state import BlockState
+
+if TYPE_CHECKING:
+    from neuroigc.attribution.engine import Engine
 
 __all__ = [
+    "add_null",
     "component_p_values",
     "draw_permutations",
     "group_p_values",
-    "null_maps",
     "permuted_groups",
 ]
 
@@ -110,7 +117,28 @@ def _family_wise(maps: NDArray[np.floating]) -> NDArray[np.float64]:
     return fraction
 
 
-def null_maps(targets: Tensor, given: Tensor, part: slice, maps: Tensor) -> Tensor:
+def add_null(engine: Engine, state: BlockState, permuted: Tensor, sums: Sums) -> None:
+    """Add a block's part of the maps of permuted targets.
+
+    Parameters
+    ----------
+    engine : Engine
+    state : BlockState
+    permuted : Tensor of shape (n_permutations + 1, n_samples)
+        As of `draw_permutations`.
+    sums : Sums
+    """
+    problem, n = engine.problem, state.n_samples
+    given = permuted[:, torch.from_numpy(state.block.samples).to(permuted.device)].long()
+    n_maps = engine.output_slices[0].stop
+    for part in engine.row_chunks(n, max(n_maps, state.slopes.shape[1])):
+        maps = engine.sample_maps(state, part, engine.rows(state, part))
+        for outputs, own in zip(engine.output_slices, maps, strict=True):
+            null = state.n_rounds * _null_maps(problem.targets[:, outputs], given, part, own)
+            sums.add("null", null, outputs, problem.n_outputs, dtype=torch.float32)
+
+
+def _null_maps(targets: Tensor, given: Tensor, part: slice, maps: Tensor) -> Tensor:
     """Return maps of permuted targets, (n_outputs, n_permutations + 1, n_columns).
 
     Parameters

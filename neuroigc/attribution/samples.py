@@ -138,7 +138,7 @@ def run_model(model: nn.Module, inputs: Tensor, conditions: Tensor | None) -> Te
     def call(rows: Tensor, beside: Tensor | None) -> Any:
         return _call(model, rows, *(() if beside is None else (beside,)))
 
-    check_function_of_rows(call, inputs, conditions)
+    check_function_of_rows(call, inputs, conditions, values.detach())
     return outputs
 
 

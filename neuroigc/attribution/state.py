@@ -73,8 +73,6 @@ class BlockState:
         The deviations of the pairs of the first rounds one by one, from which groups' standard
         errors tell what a sample does as another one's partner: gradients behind the stem, or
         latents' attributions to groups. Not yet weighted by the targets.
-    pulled_mean : Tensor of shape (n_outputs, n_inputs) or None
-        The mean gradient at the input, once it was asked for.
     plain : Tensor of shape (n_samples, n_values, any) or None
         Sums over rounds of what the paths of a sample deviate, whatever the targets; kept for
         permutations of these.
@@ -93,7 +91,6 @@ class BlockState:
     rounds: Spread
     cycles: Spread
     pairs: list[Tensor] = field(default_factory=list)
-    pulled_mean: Tensor | None = None
     plain: Tensor | None = None
     n_rounds: int = 0
 
