@@ -143,7 +143,7 @@ class NeuralEncoder(_NeuralRegressor):
 
     Parameters
     ----------
-    channels, kernel_sizes, n_latents, condition_size, activation, dropout
+    channels, kernel_sizes, n_latents, largest_grid, condition_size, activation, dropout
         See `EncoderNetwork`.
     learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
         See `neuroigc.models.training.train`.
@@ -168,6 +168,7 @@ class NeuralEncoder(_NeuralRegressor):
         channels: Sequence[int] = (8, 16, 16, 16, 8),
         kernel_sizes: Sequence[int] = (5, 3, 3, 1, 1),
         n_latents: int = 64,
+        largest_grid: int = 16,
         condition_size: int = 8,
         activation: str = "mish",
         dropout: float = 0.3,
@@ -184,6 +185,7 @@ class NeuralEncoder(_NeuralRegressor):
         self.channels = channels
         self.kernel_sizes = kernel_sizes
         self.n_latents = n_latents
+        self.largest_grid = largest_grid
         self.condition_size = condition_size
         self.activation = activation
         self.dropout = dropout
@@ -205,6 +207,7 @@ class NeuralEncoder(_NeuralRegressor):
             "channels": self.channels,
             "kernel_sizes": self.kernel_sizes,
             "n_latents": self.n_latents,
+            "largest_grid": self.largest_grid,
         }
 
 

@@ -18,10 +18,6 @@ __all__ = ["CategoricalNetwork", "DecoderNetwork", "EncoderNetwork", "fold_scali
 
 ACTIVATIONS = {"mish": nn.Mish, "relu": nn.ReLU}
 
-# The spatial grid that the encoder flattens is pooled down to at most this many cells a side.
-LARGEST_GRID = 16
-
-
 class FactorisedNetwork(nn.Module):
     """A network whose output is ``head(body(stem(inputs), conditions))``, exactly.
 
@@ -183,6 +179,9 @@ class EncoderNetwork(FactorisedNetwork):
         Feature maps and kernel width of each convolution.
     n_latents : int
         Units of the first linear layer; attribution takes one backward pass for each.
+    largest_grid : int
+        Features are pooled until the grid that is flattened has at most this many cells a side.
+        Receptive fields narrower than a cell are told apart no more.
     n_conditions, condition_size, activation
         As for `DecoderNetwork`.
     dropout : float
@@ -198,6 +197,7 @@ class EncoderNetwork(FactorisedNetwork):
         channels: Sequence[int] = (8, 16, 16, 16, 8),
         kernel_sizes: Sequence[int] = (5, 3, 3, 1, 1),
         n_latents: int = 64,
+        largest_grid: int = 16,
         n_conditions: int = 0,
         condition_size: int = 8,
         activation: str = "mish",
@@ -210,6 +210,7 @@ class EncoderNetwork(FactorisedNetwork):
             ("n_outputs", n_outputs),
             ("n_channels", n_channels),
             ("n_latents", n_latents),
+            ("largest_grid", largest_grid),
         ]:
             check_count(name, count)
         check_share("dropout", dropout)
@@ -224,7 +225,7 @@ class EncoderNetwork(FactorisedNetwork):
         features = []
         for index, n_in in enumerate(channels):
             features += _normalised(nn.BatchNorm2d(n_in), activation)
-            if max(height, width) > LARGEST_GRID:
+            if max(height, width) > largest_grid:
                 features.append(nn.AvgPool2d(2, ceil_mode=True))
                 height, width = -(-height // 2), -(-width // 2)
             if index + 1 < len(channels):

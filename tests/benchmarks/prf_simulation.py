@@ -32,7 +32,9 @@ class Simulation:
     Attributes
     ----------
     images : array of shape (n_images, size, size)
-        Grey levels, 0..1.
+        Grey levels, 0..1, as an encoder takes them.
+    scenes : array of shape (n_images, 96, 96), uint8
+        Grey display values at full resolution, for models that measure contrast themselves.
     responses : array of shape (n_images, n_vertices)
     n_repeats : array of shape (n_images,)
     ncsnr : array of shape (n_vertices,)
@@ -43,6 +45,7 @@ class Simulation:
     """
 
     images: np.ndarray
+    scenes: np.ndarray
     responses: np.ndarray
     n_repeats: np.ndarray
     ncsnr: np.ndarray
@@ -60,7 +63,7 @@ class Simulation:
 
     def first(self, n_images: int) -> Simulation:
         """Return the same vertices with fewer images."""
-        by_image = {"images", "responses", "n_repeats"}
+        by_image = {"images", "scenes", "responses", "n_repeats"}
         kept = {
             field.name: getattr(self, field.name)[slice(n_images if field.name in by_image else None)]
             for field in fields(self)
@@ -90,7 +93,7 @@ def _make(n_images: int, size: int, number: int, seed: int) -> Simulation:
     with ProcessPoolExecutor() as pool:
         blocks = np.array_split(np.arange(n_images), -(-n_images // 100))
         parts = list(pool.map(partial(_see, seed, size, observer), blocks))
-    images, signals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    images, scenes, signals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     subject = Subject.make(number, cortex, observer, signals, rng)
     n_repeats = rng.permutation(np.arange(n_images) % 3 + 1)
     rows = rng.permutation(np.repeat(np.arange(n_images), n_repeats))
@@ -111,6 +114,7 @@ def _make(n_images: int, size: int, number: int, seed: int) -> Simulation:
         kept = (area != "") & (np.abs(x) < EXTENT_DEG / 2) & (np.abs(y) < EXTENT_DEG / 2)
     return Simulation(
         images,
+        scenes,
         responses[:, kept],
         n_repeats,
         subject.ncsnr[subject.vertices][kept],
@@ -125,11 +129,12 @@ def _make(n_images: int, size: int, number: int, seed: int) -> Simulation:
 
 def _see(
     seed: int, size: int, observer: SeeingCortex, numbers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return some images as an encoder takes them, and all vertices' responses to them."""
+) -> tuple[np.ndarray, ...]:
+    """Return some images in both forms, and all vertices' responses to them."""
     scenes = [make_scene(seed, int(number), size=SCENE_SIZE) for number in numbers]
     pixels = np.stack([scene.pixels for scene in scenes])
     grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32) / np.float32(255)
     categories = np.stack([scene.categories for scene in scenes])
     small = np.stack([prepare_image(image, size=size) for image in pixels])
-    return small, observer.respond(local_contrast(grey), categories)
+    shown = np.rint(255 * grey).astype(np.uint8)
+    return small, shown, observer.respond(local_contrast(grey), categories)
