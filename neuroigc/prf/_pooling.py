@@ -1,0 +1,323 @@
+"""Gaussian pooling of a stimulus, compressed, delayed and scaled: fitted to many series at once.
+
+The prediction for sample i is ``gain * h * (sum_t S[i, t] G_t)^n``, with G a Gaussian over the
+tiles (or pixels) t of the stimulus S and h an optional convolution over samples. For a given
+centre, width and exponent, gain and nuisance regressors have a closed form (variable projection,
+Golub & Pereyra 1973), and what is left of the squared error is ``1 - r^2`` with ``r`` the
+correlation of prediction and series, both less their nuisance. So only x, y, log(sigma) and
+log(n) are searched, with Levenberg-Marquardt steps and the Jacobian of Kaufman (1975). Scaling
+G, or the pooled values, then changes nothing, which is why neither is normalised here.
+
+All that grows with samples times vertices is one product of Gaussians and stimulus per step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Fit", "Stimulus", "best_start", "evaluate", "search"]
+
+# Step, in units of sigma (or e-fold in sigma and exponent), below which a fit counts as settled.
+_SETTLED = 1e-4
+_GRID_EXPONENTS = (0.125, 0.25, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """Everything a fit must know about the stimulus, as tensors on the device.
+
+    What grows with samples is in the precision of the computation, the rest is float64.
+    """
+
+    frames: Tensor  # (n_samples, n_rows * n_columns); clean already if the model is linear
+    norms: Tensor  # (n_rows * n_columns,): of the raw time courses of tiles
+    means: Tensor  # (n_rows * n_columns,): over samples
+    x: Tensor  # (n_columns,): degrees
+    y: Tensor  # (n_rows,)
+    lower: Tensor  # (n_parameters,): x, y, log sigma and, where the exponent is free, log n
+    upper: Tensor
+    exponents: tuple[float, ...]  # to start from; a single one is kept
+    delay: Tensor | None  # (n_samples, n_samples): convolves rows of samples
+    root_weights: Tensor  # (n_samples,)
+    nuisance: Tensor  # (n_samples, n_regressors): orthonormal, weighted
+
+    @classmethod
+    def make(
+        cls, frames, axes, lower, upper, *, exponent, delay, weights, nuisance, device, dtype
+    ) -> Stimulus:
+        """Build it from arrays: frames (n_samples, n_rows, n_columns), nuisance unweighted."""
+
+        def tensor(values, dtype=dtype):
+            return torch.as_tensor(np.array(values, dtype=float), dtype=dtype, device=device)
+
+        root = np.ones(len(frames)) if weights is None else np.sqrt(weights / np.mean(weights))
+        frames = torch.as_tensor(np.array(frames, order="C"), device=device).to(dtype).flatten(1)
+        free = exponent is None
+        exponents = tuple(
+            n for n in _GRID_EXPONENTS if free and lower[3] <= math.log(n) <= upper[3]
+        )
+        if not exponents:
+            exponents = (math.exp((lower[3] + upper[3]) / 2) if free else float(exponent),)
+        raw = cls(
+            frames=frames,
+            norms=frames.norm(dim=0).double(),
+            means=(tensor(root**2) @ frames).double() / len(frames),
+            x=tensor(axes[0], torch.float64),
+            y=tensor(axes[1], torch.float64),
+            lower=tensor(lower, torch.float64),
+            upper=tensor(upper, torch.float64),
+            exponents=exponents,
+            delay=None if delay is None else tensor(delay).T,
+            root_weights=tensor(root),
+            nuisance=tensor(np.linalg.qr(root[:, None] * nuisance)[0]),
+        )
+        if not raw.is_linear:
+            return raw
+        delayed = raw.delayed(frames.T)
+        return replace(
+            raw,
+            frames=raw.clean(delayed).T.contiguous(),
+            norms=delayed.norm(dim=1).double(),
+            means=(delayed @ raw.root_weights**2).double() / raw.n_samples,
+        )
+
+    @property
+    def n_samples(self) -> int:
+        """Images or volumes."""
+        return len(self.frames)
+
+    @property
+    def exponent_is_free(self) -> bool:
+        """Whether the fourth parameter is there."""
+        return len(self.lower) == 4
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether pooling and everything after it can change places."""
+        return not self.exponent_is_free and self.exponents == (1.0,)
+
+    def delayed(self, series: Tensor) -> Tensor:
+        """Convolve series (..., n_samples)."""
+        return series if self.delay is None else series @ self.delay
+
+    def clean(self, series: Tensor) -> Tensor:
+        """Weight series (..., n_samples), and take nuisance out."""
+        series = series * self.root_weights
+        return series - (series @ self.nuisance) @ self.nuisance.T
+
+    def mean(self, series: Tensor) -> Tensor:
+        """Return the weighted mean of series (..., n_samples)."""
+        return (series @ self.root_weights**2).double() / self.n_samples
+
+
+@dataclass
+class Fit:
+    """How well pooled stimuli fit, and where that would improve; one row per series.
+
+    Derivatives of half the squared error are by x / sigma, y / sigma, log sigma and log n, with
+    gain and nuisance always at their best.
+    """
+
+    parameters: Tensor  # (n, n_parameters): x, y, log sigma, log n
+    correlation: Tensor  # (n,): of prediction and series
+    gain: Tensor  # (n,): of the prediction, (pooled / largest)^n
+    largest: Tensor  # (n,): log of the largest value that the Gaussian of height 1 pools
+    mean: Tensor  # (n,): of the prediction over samples
+    downhill: Tensor  # (n, n_parameters): J^T r
+    normal: Tensor  # (n, n_parameters, n_parameters): J^T J
+
+    def __getitem__(self, rows: Tensor) -> Fit:
+        return Fit(**{name: value[rows] for name, value in vars(self).items()})
+
+    def replace(self, rows: Tensor, new: Fit) -> None:
+        """Put ``new`` at the places ``rows`` (indices)."""
+        for name, value in vars(new).items():
+            getattr(self, name)[rows] = value
+
+
+def evaluate(series: Tensor, stimulus: Stimulus, parameters: Tensor) -> Fit:
+    """Compare predictions with ``series`` (n, n_samples), which are clean and have norm 1."""
+    sigma = parameters[:, 2].exp()
+    u, v = (
+        (axis - parameters[:, i, None]) / sigma[:, None]
+        for i, axis in enumerate((stimulus.x, stimulus.y))
+    )
+    gaussian = _outer(torch.exp(-0.5 * v * v), torch.exp(-0.5 * u * u))
+    u, v = u[:, None, :], v[:, :, None]
+    derivatives = (gaussian * u, gaussian * v, gaussian * (u * u + v * v))
+    weights = torch.stack((gaussian, *derivatives), dim=1).flatten(2)
+    pooled = weights.flatten(0, 1).to(series.dtype) @ stimulus.frames.T
+    basis = pooled.view(len(series), 4, -1)
+    if stimulus.is_linear:
+        largest = torch.zeros_like(sigma)
+        whole = (weights[:, 0] @ stimulus.norms) ** 2
+        mean = weights[:, 0] @ stimulus.means
+    else:
+        basis, largest = _compress(basis, stimulus, parameters)
+        basis = stimulus.delayed(basis)
+        whole = basis[:, 0].square().sum(1).double()
+        mean = stimulus.mean(basis[:, 0])
+        basis = stimulus.clean(basis)
+    gram = (basis @ basis.mT).double()
+    with_series = (basis @ series[:, :, None])[:, :, 0].double()
+    # A prediction that vanishes, or that nuisance explains, leaves nothing but rounding.
+    square = gram[:, 0, 0]
+    nothing = square <= (100 * torch.finfo(series.dtype).eps) ** 2 * whole
+    square = square.masked_fill(nothing, math.inf)
+    gain = with_series[:, :1] / square[:, None]
+    with_prediction = gram[:, 1:, 0]
+    overlap = _outer(with_prediction, with_prediction) / square[:, None, None]
+    return Fit(
+        parameters=parameters,
+        correlation=with_series[:, 0] / square.sqrt(),
+        gain=gain[:, 0],
+        largest=largest,
+        mean=mean,
+        downhill=gain * (with_series[:, 1:] - gain * with_prediction),
+        normal=gain[:, :, None] ** 2 * (gram[:, 1:, 1:] - overlap),
+    )
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a[:, :, None] * b[:, None, :]
+
+
+def _compress(pooled: Tensor, stimulus: Stimulus, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (pooled / largest)^n with its derivatives, and the log of the largest value.
+
+    ``pooled`` (n, 4, n_samples) holds values and their derivatives by the first parameters.
+    """
+    if stimulus.exponent_is_free:
+        n = parameters[:, 3:].exp().to(pooled.dtype)
+    else:
+        n = torch.full_like(pooled[:, 0, :1], stimulus.exponents[0])
+    values = pooled[:, 0].clamp_min(torch.finfo(pooled.dtype).tiny)
+    logarithm, largest = _log_relative(values)
+    # Where nothing at all is pooled the power is zero, not that of the smallest number.
+    power = torch.exp(n * logarithm) * (pooled[:, 0] > 0)
+    basis = [power[:, None], (n * power / values)[:, None] * pooled[:, 1:]]
+    if stimulus.exponent_is_free:
+        basis.append((n * power * logarithm)[:, None])
+    return torch.cat(basis, dim=1), largest.double()
+
+
+def _log_relative(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log of values (n, n_samples) over the largest of a row, and that one's."""
+    logarithm = values.log()
+    largest = logarithm.amax(1)
+    return logarithm - largest[:, None], largest
+
+
+def best_start(series: Tensor, stimulus: Stimulus, chunk: int) -> Tensor:
+    """Return the parameters (n, n_parameters) of the grid point that correlates best.
+
+    Widths double from one tile on, centres lie one width apart up to a width beyond the edge.
+    ``chunk`` Gaussians are pooled at a time.
+    """
+    best = torch.zeros(len(series), dtype=series.dtype, device=series.device) - math.inf
+    n_parameters = len(stimulus.lower)
+    start = torch.zeros(len(series), n_parameters, dtype=torch.float64, device=series.device)
+    for candidates in _grid(stimulus).split(chunk):
+        sigma = candidates[:, 2:3].exp()
+        along_x = torch.exp(-0.5 * ((stimulus.x - candidates[:, :1]) / sigma) ** 2)
+        along_y = torch.exp(-0.5 * ((stimulus.y - candidates[:, 1:2]) / sigma) ** 2)
+        weights = _outer(along_y, along_x).flatten(1)
+        pooled = weights.to(series.dtype) @ stimulus.frames.T
+        if not stimulus.is_linear:
+            logarithm, _ = _log_relative(pooled.clamp_min(torch.finfo(pooled.dtype).tiny))
+        for n in stimulus.exponents:
+            if stimulus.is_linear:
+                clean, whole = pooled, (weights @ stimulus.norms).to(series.dtype)
+            else:
+                power = stimulus.delayed(torch.exp(n * logarithm) * (pooled > 0))
+                clean, whole = stimulus.clean(power), power.norm(dim=1)
+            norm = clean.norm(dim=1)
+            norm[norm <= 100 * torch.finfo(series.dtype).eps * whole] = math.inf
+            value, place = (series @ (clean / norm[:, None]).T).max(1)
+            better = value > best
+            best[better] = value[better]
+            start[better, :3] = candidates[place[better]]
+            start[better, 3:] = math.log(n)
+    return start.clamp(stimulus.lower, stimulus.upper)
+
+
+def _grid(stimulus: Stimulus) -> Tensor:
+    """Return x, y and log sigma (n_candidates, 3) of all Gaussians to start from."""
+    tile = max((stimulus.x[1] - stimulus.x[0]).item(), (stimulus.y[0] - stimulus.y[1]).item())
+    log_sigma = max(stimulus.lower[2].item(), math.log(tile))
+    points = []
+    while True:
+        log_sigma = min(log_sigma, stimulus.upper[2].item())
+        sigma = math.exp(log_sigma)
+        centres = []
+        for axis, bound in zip((stimulus.x, stimulus.y), stimulus.upper, strict=False):
+            reach = min(axis.abs().max().item() + sigma, bound.item())
+            n = int(reach / sigma)
+            centres.append(torch.arange(-n, n + 1, dtype=torch.float64) * sigma)
+        width = torch.full((1,), log_sigma, dtype=torch.float64)
+        points.append(torch.cartesian_prod(*centres, width))
+        if log_sigma >= stimulus.upper[2].item():
+            return torch.cat(points).to(stimulus.x.device)
+        log_sigma += math.log(2)
+
+
+def search(
+    series: Tensor, stimulus: Stimulus, start: Tensor, max_iterations: int
+) -> tuple[Fit, Tensor]:
+    """Improve the starts (n, n_parameters) until every fit has settled.
+
+    Returns
+    -------
+    fit : Fit
+        One row per series.
+    settled : (n,) tensor of bool
+        False where ``max_iterations`` were not enough.
+    """
+    # Errors closer than this differ by rounding only.
+    equal = 16 * torch.finfo(series.dtype).eps
+    fit = evaluate(series, stimulus, start)
+    settled = torch.zeros(len(series), dtype=torch.bool, device=series.device)
+    rows = torch.arange(len(series), device=series.device)
+    now, damping = fit[rows], torch.full_like(fit.correlation, 1e-3)
+    for _ in range(max_iterations):
+        trial = _step(now, stimulus, damping)
+        moved = (trial - now.parameters).abs()
+        moved[:, :2] /= now.parameters[:, 2:3].exp()
+        done = moved.amax(1) < _SETTLED
+        new = evaluate(series, stimulus, trial)
+        # Gains are positive, so a negative correlation is no resemblance.
+        better = new.correlation.clamp_min(0) ** 2 >= now.correlation.clamp_min(0) ** 2 - equal
+        now.replace(better.nonzero()[:, 0], new[better])
+        damping = torch.where(better, damping / 8, damping * 8).clamp(1e-9, 1e9)
+        # A settled series is left alone, whatever the others in its batch still need.
+        fit.replace(rows, now)
+        settled[rows] = done
+        keep = ~done
+        rows, series, now, damping = rows[keep], series[keep], now[keep], damping[keep]
+        if not len(rows):
+            break
+    return fit, settled
+
+
+def _step(now: Fit, stimulus: Stimulus, damping: Tensor) -> Tensor:
+    """Return the next parameters to try."""
+    # A parameter at its bound that wants to leave the box is held there.
+    held = ((now.parameters <= stimulus.lower) & (now.downhill < 0)) | (
+        (now.parameters >= stimulus.upper) & (now.downhill > 0)
+    )
+    downhill = now.downhill.masked_fill(held, 0)
+    diagonal = now.normal.diagonal(dim1=1, dim2=2)
+    tiny = torch.finfo(torch.float64).tiny ** 0.25
+    damped = now.normal + torch.diag_embed(damping[:, None] * diagonal + tiny)
+    damped = damped.masked_fill(held[:, :, None] | held[:, None, :], 0)
+    damped = damped + torch.diag_embed(held.double())
+    step, _ = torch.linalg.solve_ex(damped, downhill[:, :, None])
+    # At most one width at a time, and e-fold in width and exponent: the model ends there.
+    step = step[:, :, 0].nan_to_num(0.0).clamp(-1, 1)
+    step[:, :2] *= now.parameters[:, 2:3].exp()
+    return torch.clamp(now.parameters + step, stimulus.lower, stimulus.upper)
