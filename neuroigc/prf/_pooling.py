@@ -24,6 +24,8 @@ __all__ = ["Fit", "Stimulus", "best_start", "evaluate", "search"]
 
 # Step, in units of sigma (or e-fold in sigma and exponent), below which a fit counts as settled.
 _SETTLED = 1e-4
+# Steps after which a search that has not settled takes the residual's curvature into account.
+_N_PLAIN_STEPS = 8
 _GRID_EXPONENTS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
 
@@ -119,8 +121,8 @@ class Stimulus:
 class Fit:
     """How well pooled stimuli fit, and where that would improve; one row per series.
 
-    Derivatives of half the squared error are by x / sigma, y / sigma, log sigma and log n, with
-    gain and nuisance always at their best.
+    Derivatives are those of half the squared error by the parameters, with gain and nuisance
+    always at their best. The curvature of the residual starts as zero; the search learns it.
     """
 
     parameters: Tensor  # (n, n_parameters): x, y, log sigma, log n
@@ -130,6 +132,7 @@ class Fit:
     mean: Tensor  # (n,): of the prediction over samples
     downhill: Tensor  # (n, n_parameters): J^T r
     normal: Tensor  # (n, n_parameters, n_parameters): J^T J
+    curvature: Tensor  # (n, n_parameters, n_parameters): what J^T J lacks to the Hessian
 
     def __getitem__(self, rows: Tensor) -> Fit:
         return Fit(**{name: value[rows] for name, value in vars(self).items()})
@@ -172,14 +175,19 @@ def evaluate(series: Tensor, stimulus: Stimulus, parameters: Tensor) -> Fit:
     gain = with_series[:, :1] / square[:, None]
     with_prediction = gram[:, 1:, 0]
     overlap = _outer(with_prediction, with_prediction) / square[:, None, None]
+    # So far by x / sigma and y / sigma.
+    unit = torch.ones_like(parameters)
+    unit[:, :2] = sigma[:, None]
+    normal = gain[:, :, None] ** 2 * (gram[:, 1:, 1:] - overlap) / _outer(unit, unit)
     return Fit(
         parameters=parameters,
         correlation=with_series[:, 0] / square.sqrt(),
         gain=gain[:, 0],
         largest=largest,
         mean=mean,
-        downhill=gain * (with_series[:, 1:] - gain * with_prediction),
-        normal=gain[:, :, None] ** 2 * (gram[:, 1:, 1:] - overlap),
+        downhill=gain * (with_series[:, 1:] - gain * with_prediction) / unit,
+        normal=normal,
+        curvature=torch.zeros_like(normal),
     )
 
 
@@ -284,14 +292,15 @@ def search(
     settled = torch.zeros(len(series), dtype=torch.bool, device=series.device)
     rows = torch.arange(len(series), device=series.device)
     now, damping = fit[rows], torch.full_like(fit.correlation, 1e-3)
-    for _ in range(max_iterations):
-        trial = _step(now, stimulus, damping)
+    for iteration in range(max_iterations):
+        trial = _step(now, stimulus, damping, plain=iteration < _N_PLAIN_STEPS)
         moved = (trial - now.parameters).abs()
         moved[:, :2] /= now.parameters[:, 2:3].exp()
         done = moved.amax(1) < _SETTLED
         new = evaluate(series, stimulus, trial)
         # Gains are positive, so a negative correlation is no resemblance.
         better = new.correlation.clamp_min(0) ** 2 >= now.correlation.clamp_min(0) ** 2 - equal
+        new.curvature = _learned(now, new)
         now.replace(better.nonzero()[:, 0], new[better])
         damping = torch.where(better, damping / 8, damping * 8).clamp(1e-9, 1e9)
         # A settled series is left alone, whatever the others in its batch still need.
@@ -304,8 +313,8 @@ def search(
     return fit, settled
 
 
-def _step(now: Fit, stimulus: Stimulus, damping: Tensor) -> Tensor:
-    """Return the next parameters to try."""
+def _step(now: Fit, stimulus: Stimulus, damping: Tensor, *, plain: bool) -> Tensor:
+    """Return the next parameters to try; ``plain`` leaves the residual's curvature out."""
     # A parameter at its bound that wants to leave the box is held there.
     held = ((now.parameters <= stimulus.lower) & (now.downhill < 0)) | (
         (now.parameters >= stimulus.upper) & (now.downhill > 0)
@@ -314,10 +323,38 @@ def _step(now: Fit, stimulus: Stimulus, damping: Tensor) -> Tensor:
     diagonal = now.normal.diagonal(dim1=1, dim2=2)
     tiny = torch.finfo(torch.float64).tiny ** 0.25
     damped = now.normal + torch.diag_embed(damping[:, None] * diagonal + tiny)
-    damped = damped.masked_fill(held[:, :, None] | held[:, None, :], 0)
-    damped = damped + torch.diag_embed(held.double())
-    step, _ = torch.linalg.solve_ex(damped, downhill[:, :, None])
+    newton = damped if plain else damped + now.curvature
+    any_held = held[:, :, None] | held[:, None, :]
+    damped, newton = (
+        matrix.masked_fill(any_held, 0) + torch.diag_embed(held.double())
+        for matrix in (damped, newton)
+    )
+    # Newton's step where it leads downhill for certain.
+    _, failed = torch.linalg.cholesky_ex(newton)
+    matrix = torch.where(failed[:, None, None] == 0, newton, damped)
+    step = torch.linalg.solve_ex(matrix, downhill[:, :, None])[0][:, :, 0]
     # At most one width at a time, and e-fold in width and exponent: the model ends there.
-    step = step[:, :, 0].nan_to_num(0.0).clamp(-1, 1)
-    step[:, :2] *= now.parameters[:, 2:3].exp()
+    sigma = now.parameters[:, 2:3].exp()
+    step = step.nan_to_num(0.0)
+    step = torch.cat((step[:, :2].clamp(-sigma, sigma), step[:, 2:].clamp(-1, 1)), dim=1)
     return torch.clamp(now.parameters + step, stimulus.lower, stimulus.upper)
+
+
+def _learned(now: Fit, new: Fit) -> Tensor:
+    """Return the curvature that explains how the gradient changed.
+
+    A symmetric update of rank one to what was learned so far, which is shrunk first where it
+    promised more curvature than there was: residuals that vanish leave none (the sizing of
+    Dennis, Gay & Welsch 1981).
+    """
+    step = (new.parameters - now.parameters)[:, :, None]
+    seen = (now.downhill - new.downhill)[:, :, None] - new.normal @ step
+    promised = now.curvature @ step
+    largest = (step.mT @ seen).abs() / (step.mT @ promised).abs()
+    shrunk = largest.nan_to_num(1.0).clamp_max(1.0)
+    missing = seen - shrunk * promised
+    along = step.mT @ missing
+    reliable = along.abs() > 1e-6 * missing.norm(dim=1, keepdim=True) * step.norm(
+        dim=1, keepdim=True
+    )
+    return shrunk * now.curvature + missing @ missing.mT / along.masked_fill(~reliable, math.inf)

@@ -87,9 +87,10 @@ def fit_css(
     Returns
     -------
     ClassicalPRFResult
-        One entry per vertex. ``status`` is "ok"; "at_bound" where a parameter ended at a limit;
-        "not_converged"; "flat" where betas do not vary or no positive gain resembles them;
-        "not_finite" where betas hold NaN or infinity. The last two have NaN in every other array.
+        One entry per vertex. ``status`` is "ok"; "at_bound" where a parameter ended at a limit or
+        the centre more than three sigma outside the picture; "not_converged"; "flat" where betas
+        do not vary or no positive gain resembles them; "not_finite" where betas hold NaN or
+        infinity. The last two have NaN in every other array.
 
     Raises
     ------
@@ -396,6 +397,8 @@ def _fit_block(
         if stimulus.exponent_is_free:
             exponent = fit.parameters[:, 3].exp()
         at_bound = ((fit.parameters <= stimulus.lower) | (fit.parameters >= stimulus.upper)).any(1)
+        edge = torch.stack((stimulus.x[-1], stimulus.y[0])) + 3 * fit.parameters[:, 2:3].exp()
+        at_bound |= (fit.parameters[:, :2].abs() > edge).any(1)
         status = torch.where(at_bound, STATUSES.index("at_bound"), STATUSES.index("ok"))
         status[~settled] = STATUSES.index("not_converged")
         positive = fit.correlation > 0
