@@ -15,7 +15,7 @@ __all__ = ["contrast_energy"]
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _DISPLAY_GAMMA = 2.0
 _SURROUND = 127 / 255
-_N_PIXELS_PER_BATCH = 2**23
+_N_PIXELS_PER_BATCH = 2**21
 
 
 def contrast_energy(
@@ -99,10 +99,12 @@ def contrast_energy(
                 grey[:, None], size=(inside, inside), mode="bicubic", antialias=True
             )[:, 0].clamp(0, 1)
         screen = grey.new_full((len(grey), side, side), _SURROUND**_DISPLAY_GAMMA)
-        screen[:, border : side - border, border : side - border] = grey**_DISPLAY_GAMMA
+        screen[:, border : side - border, border : side - border] = grey.pow(_DISPLAY_GAMMA)
         tiles = screen.view(-1, n_tiles, tile_pixels, n_tiles, tile_pixels)
-        deviation = tiles.transpose(2, 3).flatten(3).std(dim=3)
-        pooled = torch.nn.functional.avg_pool2d((2 * deviation).clamp(0, 1)[:, None], pool)
+        # In two steps, along rows first: several times faster than one over both axes.
+        tiles -= tiles.sum(4, keepdim=True).sum(2, keepdim=True) / tile_pixels**2
+        variance = tiles.square_().sum(4).sum(2) / (tile_pixels**2 - 1)
+        pooled = torch.nn.functional.avg_pool2d((2 * variance.sqrt()).clamp(0, 1)[:, None], pool)
         contrast[start : start + batch] = pooled[:, 0].numpy()
     return contrast
 
