@@ -5,8 +5,9 @@ tiles (or pixels) t of the stimulus S and h an optional convolution over samples
 centre, width and exponent, gain and nuisance regressors have a closed form (variable projection,
 Golub & Pereyra 1973), and what is left of the squared error is ``1 - r^2`` with ``r`` the
 correlation of prediction and series, both less their nuisance. So only x, y, log(sigma) and
-log(n) are searched, with Levenberg-Marquardt steps and the Jacobian of Kaufman (1975). Scaling
-G, or the pooled values, then changes nothing, which is why neither is normalised here.
+log(n) are searched, with Levenberg-Marquardt steps and the Jacobian of Kaufman (1975); where
+noise makes these slow, with the residual's curvature too, as learned from how gradients change.
+Scaling G, or the pooled values, alters nothing, which is why neither is normalised here.
 
 All that grows with samples times vertices is one product of Gaussians and stimulus per step.
 """
