@@ -98,7 +98,9 @@ def fit_css(
     Compressive spatial summation: Kay, Winawer, Mezer & Wandell 2013, J Neurophysiol 110:481,
     which also defines ``size_deg = sigma / sqrt(exponent)``. Its use on betas of natural images
     follows Allen et al. 2022, Nat Neurosci 25:116. With noise, width and exponent trade off
-    against each other; the centre suffers little.
+    against each other; the centre suffers little. Vertices whose responses are divided by the
+    contrast of the whole image drive the exponent to its lower limit ("at_bound"): their centres
+    can be trusted, their ``size_deg`` cannot.
     """
     frames = as_frames("contrast", contrast)
     if frames.min() < 0:
