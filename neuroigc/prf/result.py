@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from neuroigc.prf.retinotopy import to_polar
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["STATUSES", "PRFResult"]
+__all__ = ["STATUSES", "ClassicalPRFResult", "PRFResult"]
 
 STATUSES = ("ok", "at_bound", "not_converged", "flat", "not_finite")
 
@@ -54,12 +54,22 @@ class PRFResult:
     extent_deg: tuple[float, float]
     calibration: tuple[float, float] | None = None
 
+    _columns: ClassVar[tuple[str, ...]] = (
+        "x_deg",
+        "y_deg",
+        "size_deg",
+        "amplitude",
+        "offset",
+        "r2",
+        "status",
+    )
+
     def __len__(self) -> int:
         return len(self.x_deg)
 
     def __getitem__(self, vertices) -> PRFResult:
         """Return the fits of some vertices (an index array, a boolean mask or a slice)."""
-        return replace(self, **{name: getattr(self, name)[vertices] for name in _COLUMNS})
+        return replace(self, **{name: getattr(self, name)[vertices] for name in self._columns})
 
     @property
     def eccentricity_deg(self) -> np.ndarray:
@@ -110,7 +120,7 @@ class PRFResult:
         """Write everything to an ``.npz`` file (plain arrays, nothing pickled)."""
         path = Path(path)
         calibration = (np.nan, np.nan) if self.calibration is None else self.calibration
-        arrays = {name: getattr(self, name) for name in _COLUMNS}
+        arrays = {name: getattr(self, name) for name in self._columns}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays, extent_deg=self.extent_deg, calibration=calibration)
         return path
@@ -129,10 +139,10 @@ class PRFResult:
             if missing:
                 raise InputError(
                     str(path),
-                    expected="a file written by PRFResult.save",
+                    expected=f"a file written by {cls.__name__}.save",
                     got=f"one without {', '.join(missing)}",
                 )
-            arrays = {name: file[name] for name in _COLUMNS}
+            arrays = {name: file[name] for name in cls._columns}
             extent, calibration = file["extent_deg"].tolist(), file["calibration"].tolist()
         known = not np.isnan(calibration[0])
         return cls(
@@ -140,4 +150,33 @@ class PRFResult:
         )
 
 
-_COLUMNS = ("x_deg", "y_deg", "size_deg", "amplitude", "offset", "r2", "status")
+@dataclass(frozen=True, eq=False)
+class ClassicalPRFResult(PRFResult):
+    """Receptive fields fitted to responses themselves, ``offset + gain * (sum S G)^exponent``.
+
+    Parameters
+    ----------
+    size_deg : (n_vertices,) array
+        ``sigma / sqrt(exponent)`` with sigma the standard deviation of the Gaussian G: the
+        standard deviation of the response to a small spot (Kay et al. 2013).
+    amplitude : (n_vertices,) array
+        The gain, for a Gaussian that sums to one over the plane; in the unit of the responses,
+        as the offset, which is zero where none was fitted.
+    r2 : (n_vertices,) array
+        Share of what is explained of the responses' variance (of their sum of squares where no
+        offset was fitted), after drift and with the weights of the fit, 0-1.
+    exponent : (n_vertices,) array
+        Of the compressive nonlinearity.
+
+    Notes
+    -----
+    The other parameters are those of :class:`PRFResult`.
+    """
+
+    exponent: np.ndarray = field(kw_only=True)
+
+    _columns: ClassVar[tuple[str, ...]] = (*PRFResult._columns, "exponent")
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the table of :meth:`PRFResult.to_frame` with the exponent as a last column."""
+        return super().to_frame().assign(exponent=self.exponent)
