@@ -18,7 +18,7 @@ from neuroigc._validation import InputError, check_choice, check_count
 from neuroigc.attribution.intervals import (
     GroupData,
     bootstrap_intervals,
-    jackknife_errors,
+    jackknife,
     symmetric_intervals,
 )
 
@@ -200,7 +200,8 @@ class IGCResult(_Result):
         method : {"jackknife", "bootstrap"}
             Student's interval around the value, its error from leaving out each sample in turn;
             or the reach of values of samples drawn with replacement. Both are symmetric, done
-            within conditions, and widened by what few pairs and points add. With many outputs
+            within conditions, and widened by what few pairs and points add, and where few samples
+            make most of the error, which is then not well known. With many outputs
             there is the first only, with the standard errors of the result and the degrees of
             freedom of the random groups of samples that these come from; at few gradients such
             intervals leave out the numerical error.
@@ -241,8 +242,7 @@ class IGCResult(_Result):
             )
         if method == "bootstrap":
             return bootstrap_intervals(data, level=float(level), n_resamples=n_resamples, seed=seed)
-        n_free = self.n_samples - len(data.members)
-        return symmetric_intervals(self.group_values, jackknife_errors(data), n_free, float(level))
+        return symmetric_intervals(self.group_values, *jackknife(data), float(level))
 
     def _group_data(self) -> GroupData | None:
         """Return what intervals are made of, or None if that is not known of each sample."""
