@@ -252,13 +252,28 @@ def test_intervals_cover(rng):
         assert np.mean(found) < 0.985
 
 
-def test_many_outputs_have_the_degrees_of_freedom_of_random_groups(rng):
-    model, x = mlp(6, 20, width=4).double(), rng.standard_normal((100, 6))
+@pytest.mark.parametrize("within", [False, True])
+def test_many_outputs_have_degrees_of_freedom_from_groups_of_samples(rng, within):
+    # So few samples stand each for itself, and of few outputs each sample's influence is known.
+    model, x, strata = quadratic(20), rng.standard_normal((32, 4)), np.arange(32) % 2 * within
     y = make_targets(model, x, rng)
-    result = integrated_gradient_correlation(model, x, y, groups={"g": [0, 3]}, **FEW)
+    options = dict(groups=GROUPS, baseline=PairedBaseline(within=strata), **FEW)
+    result = integrated_gradient_correlation(model, x, y, **options)
     assert result.settings["regime"] == "LatentEngine"
-    expected = symmetric_intervals(result.group_values, result.group_standard_errors, 47, 0.95)
-    np.testing.assert_array_equal(result.group_intervals(), expected)
+    few = integrated_gradient_correlation(model, x, y, outputs=[0, 7], **options)
+    lever = (few.scores**2).mean(0) - 1
+    squares = 0.0
+    for s in np.unique(strata):
+        at = strata == s
+        h = lever[at] - lever[at].mean(0)
+        own = few.group_influences[at] - few.group_values * h[..., None]
+        squares = squares + np.stack([(own**2).sum(0), (own**4).sum(0)])
+    expected = 2 * squares[0] ** 2 / (squares[1] - squares[0] ** 2 / 32)
+    assert np.all((expected > 1) & (expected < 30))
+    n_free = result.group_degrees_of_freedom
+    np.testing.assert_allclose(n_free[[0, 7]], expected, rtol=1e-4)
+    intervals = symmetric_intervals(result.group_values, result.group_standard_errors, n_free, 0.95)
+    np.testing.assert_array_equal(result.group_intervals(), intervals)
     with pytest.raises(InputError, match="method: expected jackknife where there are many outputs"):
         result.group_intervals(method="bootstrap")
 

@@ -149,6 +149,9 @@ class IGCResult(_Result):
         that the chance of its training is no part of it.
     group_p_values, group_p_values_fwe : arrays of shape (n_outputs, n_groups), or None
         Likewise of groups: of each by itself, and family-wise, anywhere among the groups.
+    group_degrees_of_freedom : array of shape (n_outputs, n_groups), or None
+        Of the groups' standard errors, by how far random groups of samples differ; with many
+        outputs, else `group_intervals` takes them from the samples.
     group_influences : array of shape (n_samples, n_outputs, n_groups), or None
         Of each sample on the groups' covariances, in units of ``group_values``; None where there
         are many outputs, and only the influence of groups of samples is known.
@@ -175,6 +178,7 @@ class IGCResult(_Result):
     p_values: NDArray[np.float64] | None = None
     group_p_values: NDArray[np.float64] | None = None
     group_p_values_fwe: NDArray[np.float64] | None = None
+    group_degrees_of_freedom: NDArray[np.float64] | None = None
     group_influences: NDArray[np.float32] | None = None
     group_attributions: NDArray[np.float32] | None = None
     scores: NDArray[np.float64] | None = None
@@ -235,10 +239,12 @@ class IGCResult(_Result):
                     got="bootstrap",
                     fix="Or choose fewer outputs (outputs=), so that each sample is known.",
                 )
-            n_groups = min(self.n_samples, self.settings.get("n_sample_groups", self.n_samples))
-            n_free = n_groups - self.settings.get("n_strata", 1)
+            n_free = self.group_degrees_of_freedom
             return symmetric_intervals(
-                self.group_values, self.group_standard_errors, n_free, float(level)
+                self.group_values,
+                self.group_standard_errors,
+                self.n_samples - 1 if n_free is None else n_free,
+                float(level),
             )
         if method == "bootstrap":
             return bootstrap_intervals(data, level=float(level), n_resamples=n_resamples, seed=seed)
