@@ -126,7 +126,8 @@ class IGCResult(_Result):
         Attributions summed, minus the correlation. Numerical, like the next.
     numerical_error : array of shape (n_outputs,)
         Estimated error of the map from the finite number of pairs and points, relative to the
-        map's norm; shrinks with more gradients.
+        map's norm; shrinks with more gradients. How much of it goes as pairs are used up is not
+        known before they come again, and taken to be half of the variance.
     group_values, group_standard_errors : arrays of shape (n_outputs, n_groups), or None
         Plain sums over the members of each group, in the order of ``settings["groups"]``. Their
         standard errors count every pair drawn in full for both its samples, so that a group of
@@ -205,10 +206,10 @@ class IGCResult(_Result):
             Student's interval around the value, its error from leaving out each sample in turn;
             or the reach of values of samples drawn with replacement. Both are symmetric, done
             within conditions, and widened by what few pairs and points add, and where few samples
-            make most of the error, which is then not well known. With many outputs
-            there is the first only, with the standard errors of the result and the degrees of
-            freedom of the random groups of samples that these come from; at few gradients such
-            intervals leave out the numerical error.
+            make most of the error, which is then not well known. With many outputs there is the
+            first only, with the standard errors of the result and their degrees of freedom from
+            random groups of samples; such intervals leave out the numerical error, and are some
+            percent too narrow with 100 samples or fewer.
         n_resamples, seed : int
             Of the bootstrap.
 
