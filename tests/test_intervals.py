@@ -19,7 +19,7 @@ from neuroigc.attribution import (
 from neuroigc.attribution.intervals import (
     GroupData,
     bootstrap_intervals,
-    jackknife_errors,
+    jackknife,
     leave_one_out,
     symmetric_intervals,
     weighted_values,
@@ -94,11 +94,15 @@ def test_jackknife_leaves_each_sample_out(rng, options):
     result, literal = example(rng, **options)
     expected = [literal(np.delete(np.arange(40), i)) for i in range(40)]
     np.testing.assert_allclose(leave_one_out(data_of(result)), expected, atol=1e-7)
-    errors = np.sqrt(39 * np.var(expected, 0))
-    np.testing.assert_allclose(jackknife_errors(data_of(result)), errors, rtol=1e-5)
+    errors, squares = np.sqrt(39 * np.var(expected, 0)), (expected - np.mean(expected, 0)) ** 2
+    free = np.minimum(2 * 40 / (np.mean(squares**2, 0) / np.mean(squares, 0) ** 2 - 1), 39)
+    assert np.any(free < 25)
+    found = jackknife(data_of(result))
+    np.testing.assert_allclose(found[0], errors, rtol=1e-5)
+    np.testing.assert_allclose(found[1], free, rtol=1e-4)
     intervals = result.group_intervals(0.9)
     assert intervals.shape == (2, 3, 2)
-    reach = stats.t(39).ppf(0.95) * errors
+    reach = stats.t(free).ppf(0.95) * errors
     np.testing.assert_allclose(intervals[..., 1] - result.group_values, reach, rtol=1e-5)
     np.testing.assert_allclose(result.group_values - intervals[..., 0], reach, rtol=1e-5)
 
@@ -108,12 +112,38 @@ def test_jackknife_within_strata(rng):
     labels = np.array(["b", "a", "d", "c"])[strata]
     result, literal = example(rng, strata=strata, baseline=PairedBaseline(within=labels))
     left_out = np.array([literal(np.delete(np.arange(40), i)) for i in range(40)])
-    squares = 0.0
+    variance = spread = 0.0
     for s in range(4):
         own = left_out[strata == s]
-        squares = squares + (len(own) - 1) * own.var(0)
+        m = len(own)
+        variance = variance + (m - 1) * own.var(0)
+        spread = spread + m * ((m - 1) / m * (own - own.mean(0)) ** 2).var(0)
+    free = np.minimum(2 * variance**2 / spread, 36)
+    found = jackknife(data_of(result))
     np.testing.assert_allclose(leave_one_out(data_of(result)), left_out, atol=1e-7)
-    np.testing.assert_allclose(jackknife_errors(data_of(result)), np.sqrt(squares), rtol=1e-5)
+    np.testing.assert_allclose(found[0], np.sqrt(variance), rtol=1e-5)
+    np.testing.assert_allclose(found[1], free, rtol=1e-4)
+
+
+def flat_data(influences):
+    """Return groups whose values are plain means, of value 0."""
+    n = len(influences)
+    scores = np.ones((2, n, 1)) * np.where(np.arange(n) % 2, 1, -1)[:, None]
+    influences = influences[:, None]
+    values, nothing = np.zeros((1, influences.shape[2])), np.zeros_like(influences)
+    return GroupData(values, influences, nothing, scores, np.zeros(n, int))
+
+
+def test_errors_of_normal_samples_are_known_by_all_of_them_and_of_others_by_few(rng):
+    n = 20_000
+    normal = rng.standard_normal(n)
+    drawn = [normal, normal * rng.standard_normal(n), np.sign(normal), (np.arange(n) < 20) * 1.0]
+    influences = np.stack(drawn, 1)
+    influences -= influences.mean(0)
+    errors, n_free = jackknife(flat_data(influences))
+    np.testing.assert_allclose(errors[0], influences.std(0) / np.sqrt(n), rtol=1e-3)
+    # 2 n / (kurtosis - 1), of kurtosis 3, 9, 1 and 1 / share.
+    np.testing.assert_allclose(n_free[0], [n, n / 4, n - 1, 2 * 20], rtol=0.08)
 
 
 def test_bootstrap_of_given_baselines_is_exact(rng):
@@ -153,15 +183,16 @@ def test_weights_of_one_change_nothing(rng):
 def test_bootstrap_of_all_inputs_is_that_of_the_correlation(rng):
     result, literal = example(rng, n=80)
     found = result.group_intervals(0.9, method="bootstrap", n_resamples=4000)[:, 2]
+    n_free = jackknife(data_of(result))[1]
     for v in range(2):
         f, y = literal.f[:, v], literal.y[:, v]
         value = np.corrcoef(f, y)[0, 1]
         again = rng.integers(0, 80, (4000, 80))
         drawn = [np.corrcoef(f[index], y[index])[0, 1] for index in again]
-        reach = np.quantile(np.abs(np.array(drawn) - value), 0.9)
+        student = stats.t(n_free[v, 2]).ppf(0.95) * np.sqrt(80 / 79)
+        reach = np.quantile(np.abs(np.array(drawn) - value), 2 * stats.norm.cdf(student) - 1)
         np.testing.assert_allclose(found[v].mean(), value, atol=1e-6)
-        # Student's quantile in the place of the normal one makes them a little wider.
-        assert 0.97 < (found[v, 1] - found[v, 0]) / (2 * reach) < 1.1
+        np.testing.assert_allclose(found[v, 1] - found[v, 0], 2 * reach, rtol=0.06)
 
 
 def test_bootstrap_is_seeded_and_follows_the_level(rng):
@@ -221,13 +252,28 @@ def test_intervals_cover(rng):
         assert np.mean(found) < 0.985
 
 
-def test_many_outputs_have_the_degrees_of_freedom_of_random_groups(rng):
-    model, x = mlp(6, 20, width=4).double(), rng.standard_normal((100, 6))
+@pytest.mark.parametrize("within", [False, True])
+def test_many_outputs_have_degrees_of_freedom_from_groups_of_samples(rng, within):
+    # So few samples stand each for itself, and of few outputs each sample's influence is known.
+    model, x, strata = quadratic(20), rng.standard_normal((32, 4)), np.arange(32) % 2 * within
     y = make_targets(model, x, rng)
-    result = integrated_gradient_correlation(model, x, y, groups={"g": [0, 3]}, **FEW)
+    options = dict(groups=GROUPS, baseline=PairedBaseline(within=strata), **FEW)
+    result = integrated_gradient_correlation(model, x, y, **options)
     assert result.settings["regime"] == "LatentEngine"
-    expected = symmetric_intervals(result.group_values, result.group_standard_errors, 47, 0.95)
-    np.testing.assert_array_equal(result.group_intervals(), expected)
+    few = integrated_gradient_correlation(model, x, y, outputs=[0, 7], **options)
+    lever = (few.scores**2).mean(0) - 1
+    squares = 0.0
+    for s in np.unique(strata):
+        at = strata == s
+        h = lever[at] - lever[at].mean(0)
+        own = few.group_influences[at] - few.group_values * h[..., None]
+        squares = squares + np.stack([(own**2).sum(0), (own**4).sum(0)])
+    expected = 2 * squares[0] ** 2 / (squares[1] - squares[0] ** 2 / 32)
+    assert np.all((expected > 1) & (expected < 30))
+    n_free = result.group_degrees_of_freedom
+    np.testing.assert_allclose(n_free[[0, 7]], expected, rtol=1e-4)
+    intervals = symmetric_intervals(result.group_values, result.group_standard_errors, n_free, 0.95)
+    np.testing.assert_array_equal(result.group_intervals(), intervals)
     with pytest.raises(InputError, match="method: expected jackknife where there are many outputs"):
         result.group_intervals(method="bootstrap")
 

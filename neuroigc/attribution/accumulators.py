@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import comb
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["GroupMoments", "Sums", "group_sums"]
+__all__ = ["GroupMoments", "Sums", "group_sums", "mixed_powers", "power_sum"]
 
 
 class Sums:
@@ -124,3 +125,30 @@ def group_sums(values: Tensor, group_of: Tensor, n_groups: int) -> Tensor:
     """Sum rows by group."""
     summed = values.new_zeros(n_groups, *values.shape[1:])
     return summed.index_add_(0, group_of, values)
+
+
+def mixed_powers(values: Tensor, influence: Tensor, power: int) -> Tensor:
+    """Return sums over groups of samples of which `power_sum` is made.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n_groups, n_outputs, n_columns)
+        Sums Y_g, of mean 0.
+    influence : Tensor of shape (n_groups, n_outputs)
+        Sums h_g, likewise.
+    power : int
+
+    Returns
+    -------
+    Tensor of shape (n_outputs, power + 1, n_columns)
+    """
+    h = influence[..., None].double()
+    mixed = [(values.double() ** (power - j) * h**j).sum(0) for j in range(power + 1)]
+    return torch.stack(mixed, 1)
+
+
+def power_sum(mixed: Tensor, covariance: Tensor) -> Tensor:
+    """Return sums over groups of (Y - covariance * h) ** power, (n_outputs, n_columns)."""
+    power = mixed.shape[1] - 1
+    terms = [comb(power, j) * (-covariance) ** j * mixed[:, j] for j in range(power + 1)]
+    return torch.stack(terms).sum(0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
+from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums, mixed_powers
 from neuroigc.attribution.state import BlockState
 
 if TYPE_CHECKING:
@@ -86,6 +86,13 @@ def add_group_influences(
         moments = GroupMoments(sizes, influence[:, outputs])
         moments.add(slice(0, n_groups), values[:, outputs])
         moments.finish(sums, k, outputs, problem.n_outputs, noise[outputs], "group_")
+        # How far groups of samples differ tells how well the variance is known.
+        mean = values[:, outputs].sum(0) / n
+        centred = values[:, outputs] - moments.sizes.to(values)[:, None, None] * mean
+        for power in (2, 4):
+            mixed = mixed_powers(centred, moments.influence, power)
+            sums.add(f"group_powers{power}", k * mixed, outputs, problem.n_outputs)
+    sums.add("n_sample_groups", k * sizes.new_tensor([n_groups], dtype=torch.float64))
 
 
 def _influences(

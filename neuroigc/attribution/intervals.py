@@ -15,6 +15,13 @@ Leaving out a sample (Quenouille 1956, Tukey 1958) needs no more and is exact. D
 with replacement (Efron 1979) leaves out the rest's part off the diagonal, of order 1/n and mean 0.
 Both are done within strata, whose samples alone are compared with each other.
 
+What leaving out a sample changes is a product, of a target and an attribution at least, and so
+its square has heavy tails even where samples are normal: the variance is known no better than
+from a fraction of n normal values. The degrees of freedom of Student's quantile are therefore
+those that the spread of the squares tells (Satterthwaite 1946). With n - 1 of them, intervals of
+100 skewed or heavy-tailed samples covered too little; what skewness does was measured to be the
+lesser part, and is left (``tests/benchmarks/RESULTS.md``).
+
 Y comes from a finite number of pairs and points, whose noise is part of its spread. It is left
 there: a pair's noise is counted for both its samples, so it adds twice its own variance, once of
 which the value has indeed. Intervals at few gradients are therefore wider, as they should be, and
@@ -33,7 +40,7 @@ from scipy.special import ndtr, stdtrit
 __all__ = [
     "GroupData",
     "bootstrap_intervals",
-    "jackknife_errors",
+    "jackknife",
     "leave_one_out",
     "symmetric_intervals",
     "weighted_values",
@@ -96,18 +103,29 @@ def leave_one_out(data: GroupData) -> Array:
     return left_out
 
 
-def jackknife_errors(data: GroupData) -> Array:
-    """Return standard errors (n_outputs, n_groups) from leaving out each sample in turn."""
-    left_out, squares = leave_one_out(data), np.zeros_like(data.values, dtype=float)
+def jackknife(data: GroupData) -> tuple[Array, Array]:
+    """Return standard errors from leaving out each sample in turn, and how well they are known.
+
+    Returns
+    -------
+    errors, n_free : arrays of shape (n_outputs, n_groups)
+        Degrees of freedom are ``2 v**2`` over the variance of the variance v (Satterthwaite
+        1946), which is a sum over samples as v is: of the mean of n values of kurtosis k,
+        ``2 n / (k - 1)``. They are n less the number of strata at most.
+    """
+    left_out, shape = leave_one_out(data), data.values.shape
+    variance, doubt = np.zeros(shape), np.zeros(shape)
     for at in data.members:
-        squares += (len(at) - 1) * left_out[at].var(0)
-    errors: Array = np.sqrt(squares)
-    return errors
+        squares = (left_out[at] - left_out[at].mean(0)) ** 2 * ((len(at) - 1) / len(at))
+        variance += squares.sum(0)
+        doubt += len(at) * squares.var(0)
+    n_free = 2 * variance**2 / np.maximum(doubt, _TINY)
+    return np.sqrt(variance), np.clip(n_free, 1, max(len(left_out) - len(data.members), 1))
 
 
-def symmetric_intervals(values: Array, errors: Array, n_free: int, level: float) -> Array:
+def symmetric_intervals(values: Array, errors: Array, n_free: Array | int, level: float) -> Array:
     """Return Student's intervals (..., 2) around values, of errors of ``n_free`` degrees."""
-    reach = stdtrit(max(n_free, 1), (1 + level) / 2) * errors
+    reach = stdtrit(np.maximum(n_free, 1), (1 + level) / 2) * errors
     return np.stack([values - reach, values + reach], -1)
 
 
@@ -147,7 +165,8 @@ def bootstrap_intervals(data: GroupData, *, level: float, n_resamples: int, seed
     They reach as far as a share ``level`` of the drawn values lies from the value (Hall 1988;
     errors of coverage that skewness makes on either side cancel). That is too near with few
     samples, like normal intervals with standard deviations over n, so the share is the one that
-    belongs to Student's quantile and n - 1 (Hesterberg 2015). Percentiles to either side, with
+    belongs to Student's quantile and n - 1 (Hesterberg 2015), of as many degrees of freedom as
+    the jackknife has. Percentiles to either side, with
     or without bias correction and acceleration (BCa; Efron 1987), were tried and covered less of
     skewed and of heavy-tailed data (``tests/benchmarks/RESULTS.md``).
 
@@ -163,7 +182,9 @@ def bootstrap_intervals(data: GroupData, *, level: float, n_resamples: int, seed
         for at in members:
             weights[:, at] = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), _BATCH)
         drawn[start : start + _BATCH] = weighted_values(data, weights)[: n_resamples - start]
-    n_free = max(n - len(members), 1)
-    student = np.sqrt(n / n_free) * stdtrit(n_free, (1 + level) / 2)
-    reach = np.quantile(np.abs(drawn - data.values), 2 * ndtr(student) - 1, axis=0)
+    _, n_free = jackknife(data)
+    student = np.sqrt(n / max(n - len(members), 1)) * stdtrit(n_free, (1 + level) / 2)
+    rank = np.ceil((2 * ndtr(student) - 1) * (n_resamples - 1)).astype(int)
+    ordered = np.sort(np.abs(drawn - data.values), 0)
+    reach = np.take_along_axis(ordered, rank[None], 0)[0]
     return np.stack([data.values - reach, data.values + reach], -1)

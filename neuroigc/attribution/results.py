@@ -18,7 +18,7 @@ from neuroigc._validation import InputError, check_choice, check_count
 from neuroigc.attribution.intervals import (
     GroupData,
     bootstrap_intervals,
-    jackknife_errors,
+    jackknife,
     symmetric_intervals,
 )
 
@@ -126,7 +126,8 @@ class IGCResult(_Result):
         Attributions summed, minus the correlation. Numerical, like the next.
     numerical_error : array of shape (n_outputs,)
         Estimated error of the map from the finite number of pairs and points, relative to the
-        map's norm; shrinks with more gradients.
+        map's norm; shrinks with more gradients. How much of it goes as pairs are used up is not
+        known before they come again, and taken to be half of the variance.
     group_values, group_standard_errors : arrays of shape (n_outputs, n_groups), or None
         Plain sums over the members of each group, in the order of ``settings["groups"]``. Their
         standard errors count every pair drawn in full for both its samples, so that a group of
@@ -149,6 +150,9 @@ class IGCResult(_Result):
         that the chance of its training is no part of it.
     group_p_values, group_p_values_fwe : arrays of shape (n_outputs, n_groups), or None
         Likewise of groups: of each by itself, and family-wise, anywhere among the groups.
+    group_degrees_of_freedom : array of shape (n_outputs, n_groups), or None
+        Of the groups' standard errors, by how far random groups of samples differ; with many
+        outputs, else `group_intervals` takes them from the samples.
     group_influences : array of shape (n_samples, n_outputs, n_groups), or None
         Of each sample on the groups' covariances, in units of ``group_values``; None where there
         are many outputs, and only the influence of groups of samples is known.
@@ -175,6 +179,7 @@ class IGCResult(_Result):
     p_values: NDArray[np.float64] | None = None
     group_p_values: NDArray[np.float64] | None = None
     group_p_values_fwe: NDArray[np.float64] | None = None
+    group_degrees_of_freedom: NDArray[np.float64] | None = None
     group_influences: NDArray[np.float32] | None = None
     group_attributions: NDArray[np.float32] | None = None
     scores: NDArray[np.float64] | None = None
@@ -200,10 +205,11 @@ class IGCResult(_Result):
         method : {"jackknife", "bootstrap"}
             Student's interval around the value, its error from leaving out each sample in turn;
             or the reach of values of samples drawn with replacement. Both are symmetric, done
-            within conditions, and widened by what few pairs and points add. With many outputs
-            there is the first only, with the standard errors of the result and the degrees of
-            freedom of the random groups of samples that these come from; at few gradients such
-            intervals leave out the numerical error.
+            within conditions, and widened by what few pairs and points add, and where few samples
+            make most of the error, which is then not well known. With many outputs there is the
+            first only, with the standard errors of the result and their degrees of freedom from
+            random groups of samples; such intervals leave out the numerical error, and are some
+            percent too narrow with 100 samples or fewer.
         n_resamples, seed : int
             Of the bootstrap.
 
@@ -234,15 +240,16 @@ class IGCResult(_Result):
                     got="bootstrap",
                     fix="Or choose fewer outputs (outputs=), so that each sample is known.",
                 )
-            n_groups = min(self.n_samples, self.settings.get("n_sample_groups", self.n_samples))
-            n_free = n_groups - self.settings.get("n_strata", 1)
+            n_free = self.group_degrees_of_freedom
             return symmetric_intervals(
-                self.group_values, self.group_standard_errors, n_free, float(level)
+                self.group_values,
+                self.group_standard_errors,
+                self.n_samples - 1 if n_free is None else n_free,
+                float(level),
             )
         if method == "bootstrap":
             return bootstrap_intervals(data, level=float(level), n_resamples=n_resamples, seed=seed)
-        n_free = self.n_samples - len(data.members)
-        return symmetric_intervals(self.group_values, jackknife_errors(data), n_free, float(level))
+        return symmetric_intervals(self.group_values, *jackknife(data), float(level))
 
     def _group_data(self) -> GroupData | None:
         """Return what intervals are made of, or None if that is not known of each sample."""

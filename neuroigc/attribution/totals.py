@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc._validation import InputError
-from neuroigc.attribution.accumulators import Sums
+from neuroigc.attribution.accumulators import Sums, power_sum
 from neuroigc.attribution.checkpoint import load_state, save_state
 from neuroigc.attribution.estimate import Estimate, is_same, numerical_errors
 from neuroigc.attribution.permutations import (
@@ -116,7 +116,7 @@ class Totals:
         values = covariance / scale
         on_groups = values[:, n_components:]
         errors = self._errors(covariance[:, :n_components]) / n / scale
-        group_errors, influences = None, None
+        group_errors, influences, degrees = None, None, None
         if on_groups.shape[1]:
             if "group_influences" in sums:
                 influence, group_variance = self._group_influences(on_groups)
@@ -124,6 +124,7 @@ class Totals:
                 group_errors = group_variance.clamp(min=0).sqrt() / n
             else:
                 group_errors = self._errors(covariance[:, n_components:], "group_") / n / scale
+                degrees = self._degrees_of_freedom(covariance[:, n_components:])
         tests: dict[str, Any] = {}
         if "null" in sums:
             null = sums["null"].cpu().numpy()
@@ -147,6 +148,7 @@ class Totals:
             n_samples=n,
             n_gradients=n_gradients,
             settings=settings,
+            group_degrees_of_freedom=degrees,
             group_influences=influences,
             scores=None if influences is None else self._scores(),
             group_attributions=None if influences is None else self._group_attributions(),
@@ -174,6 +176,17 @@ class Totals:
             variance -= torch.minimum(sums[f"{prefix}noise"].cpu(), MOST_NOISE * variance.clamp(0))
         errors: Tensor = (variance / self.settings["n_rounds"]).clamp(min=0).sqrt()
         return errors
+
+    def _degrees_of_freedom(self, covariance: Tensor) -> NDArray[np.float64]:
+        """Return those of groups' errors from groups of samples, as of `intervals.jackknife`."""
+        n_rounds, n_strata = self.settings["n_rounds"], int(self.common["strata"].max()) + 1
+        powers = [(self.sums[f"group_powers{p}"] / n_rounds).cpu() for p in (2, 4)]
+        squares, fourth = (power_sum(mixed, covariance) for mixed in powers)
+        n_groups = float(self.sums["n_sample_groups"]) / n_rounds
+        doubt = (fourth - squares**2 / n_groups).clamp(min=torch.finfo(torch.float64).tiny)
+        most = max(n_groups - n_strata, 1.0)
+        degrees: NDArray[np.float64] = (2 * squares**2 / doubt).clamp(1.0, most).numpy()
+        return degrees
 
     def _group_influences(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return samples' influence on groups' covariances over the scale, and the variance.

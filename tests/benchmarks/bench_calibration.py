@@ -146,6 +146,7 @@ def _coverage(
                     shares = np.mean(found, 0)
                     row = {"outputs": kind, "inputs": distribution, "n": n, "gradients": most}
                     row |= {"method": method, "coverage": float(shares.mean())}
+                    row |= {"lowest": float(shares.min()), "highest": float(shares.max())}
                     for g, name in enumerate(GROUPS):
                         share = shares[:, g]
                         row[name] = share.tolist() if len(share) < 3 else float(share.mean())
