@@ -97,7 +97,7 @@ def test_maps_without_a_fit_are_drawn_without_circle(maps):
     figure.draw_without_rendering()
 
 
-def test_size_lines_are_least_squares_per_area(rng):
+def test_size_lines_are_drawn_per_area(rng):
     x = rng.uniform(0.5, 4, 60)
     areas = np.repeat(["V1", "V2"], 30)
     size = np.where(areas == "V1", 0.2 * x + 0.1, 0.5 * x - 0.2)
@@ -127,8 +127,8 @@ def test_angle_colours_have_no_seam_and_wheel_shows_up_as_90():
     image = plot_angle_wheel().get_images()[0]
     shown = image.to_rgba(image.get_array())[:, :, :3]
     middle = shown.shape[0] // 2
-    np.testing.assert_allclose(shown[20, middle], to_rgb("#fec44f"), atol=0.02)
-    np.testing.assert_allclose(shown[middle, -20], to_rgb("#d7301f"), atol=0.02)
+    np.testing.assert_allclose(shown[20, middle], to_rgb("#fdd049"), atol=0.02)
+    np.testing.assert_allclose(shown[middle, -20], to_rgb("#b2182b"), atol=0.02)
 
 
 def test_bad_input_is_named(maps, fits):

@@ -1,5 +1,7 @@
 """Maps to receptive fields."""
 
+from neuroigc.prf.comparison import compare_prfs
+from neuroigc.prf.coverage import plot_visual_field_coverage, visual_field_coverage
 from neuroigc.prf.gaussian import fit_prf, pixel_centres
 from neuroigc.prf.plotting import (
     angle_colormap,
@@ -7,22 +9,23 @@ from neuroigc.prf.plotting import (
     plot_prf_comparison,
     plot_prf_gallery,
     plot_prf_map,
-    plot_size_eccentricity,
 )
+from neuroigc.prf.references import load_reference_prfs
 from neuroigc.prf.result import PRFResult
 from neuroigc.prf.retinotopy import (
     ANGLE_CONVENTIONS,
     circular_correlation,
     circular_difference,
     circular_mean,
-    compare_prfs,
     convert_angle,
     to_cartesian,
     to_polar,
 )
+from neuroigc.prf.sizes import LITERATURE_SIZES, plot_size_eccentricity, size_eccentricity
 
 __all__ = [
     "ANGLE_CONVENTIONS",
+    "LITERATURE_SIZES",
     "PRFResult",
     "angle_colormap",
     "circular_correlation",
@@ -31,12 +34,16 @@ __all__ = [
     "compare_prfs",
     "convert_angle",
     "fit_prf",
+    "load_reference_prfs",
     "pixel_centres",
     "plot_angle_wheel",
     "plot_prf_comparison",
     "plot_prf_gallery",
     "plot_prf_map",
     "plot_size_eccentricity",
+    "plot_visual_field_coverage",
+    "size_eccentricity",
     "to_cartesian",
     "to_polar",
+    "visual_field_coverage",
 ]

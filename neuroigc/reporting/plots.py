@@ -234,7 +234,7 @@ def plot_gallery(maps, fields, references, titles, *, extent_deg, n_columns):
 
 def plot_sizes(fitted: pd.DataFrame):
     """Draw size against eccentricity on a canvas of our own."""
-    from neuroigc.prf.plotting import plot_size_eccentricity
+    from neuroigc.prf.sizes import plot_size_eccentricity
 
     canvas = _canvas(5.0, 3.6)
     areas = fitted["roi"].map(escape_math).to_numpy()
