@@ -117,6 +117,7 @@ def plot_visual_field_coverage(
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Circle
+    from matplotlib.patheffects import withStroke
 
     maps = visual_field_coverage(
         fields, groups, extent_deg=extent_deg, n_pixels=n_pixels, method=method
@@ -132,6 +133,9 @@ def plot_visual_field_coverage(
     members = _members(groups, circles)
     x_deg, y_deg = pixel_centres(n_pixels, n_pixels, (width, height))
     frame = (-width / 2, width / 2, -height / 2, height / 2)
+    ticks = [_ticks(width / 2), _ticks(height / 2)]
+    # Lines are seen on dark and on bright colours alike.
+    halo = [withStroke(linewidth=2.2, foreground="black")]
     top = 1.0 if method == "max" else np.nanmax(maps, initial=0) or 1.0
 
     n_columns = min(n_columns, len(maps))
@@ -150,17 +154,21 @@ def plot_visual_field_coverage(
         )  # fmt: skip
         half = 0.5 if method == "max" else np.nanmax(maps[i], initial=0) / 2
         if len(chosen) and maps[i].min() < half < maps[i].max():
-            ax.contour(x_deg, y_deg, maps[i], levels=[half], colors="white", linewidths=1.2)
+            line = ax.contour(x_deg, y_deg, maps[i], levels=[half], colors="white", linewidths=1.2)
+            line.set_path_effects(halo)
         ax.scatter(
             *circles[:2, chosen], s=5, facecolor="white", edgecolor="black", linewidths=0.4,
             zorder=3,
         )  # fmt: skip
         ax.add_patch(
-            Circle((0, 0), radius, fill=False, color="white", linestyle=(0, (3, 2)), linewidth=0.9)
-        )
+            Circle(
+                (0, 0), radius, fill=False, color="white", linestyle=(0, (3, 2)), linewidth=1.0,
+                path_effects=halo,
+            )
+        )  # fmt: skip
         ax.axhline(0, color="white", linewidth=0.4, alpha=0.6)
         ax.axvline(0, color="white", linewidth=0.4, alpha=0.6)
-        ax.set(xlim=frame[:2], ylim=frame[2:])
+        ax.set(xlim=frame[:2], ylim=frame[2:], xticks=ticks[0], yticks=ticks[1])
         ax.set_title(f"{name} (n = {len(chosen)})", fontsize="small")
         ax.tick_params(labelsize="small")
         # Labels where no panel follows below, or none is to the left.
@@ -176,6 +184,14 @@ def plot_visual_field_coverage(
     bar.set_label(_LABELS[method], fontsize="small")
     bar.ax.tick_params(labelsize="small")
     return figure
+
+
+def _ticks(end: float) -> list[float]:
+    """Return round numbers on both sides of 0, up to an end."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = MaxNLocator(5, steps=(1, 2, 5, 10)).tick_values(-end, end)
+    return [float(value) for value in values if abs(value) <= end]
 
 
 def _combine(rows: np.ndarray, columns: np.ndarray, method: str) -> np.ndarray:

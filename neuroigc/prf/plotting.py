@@ -229,7 +229,7 @@ def angle_colormap() -> ListedColormap:
 
 
 def plot_angle_wheel(*, ax: Axes | None = None) -> Axes:
-    """Plot the legend of :func:`angle_colormap`: each direction in its colour."""
+    """Plot the legend of :func:`angle_colormap`: the directions, named and in their colours."""
     import matplotlib.pyplot as plt
 
     ax = plt.figure(figsize=(2, 2), layout="constrained").add_subplot() if ax is None else ax
@@ -237,6 +237,11 @@ def plot_angle_wheel(*, ax: Axes | None = None) -> Axes:
     eccentricity, angle = to_polar(x, y)
     angle = np.ma.masked_where(~((eccentricity > 0.15) & (eccentricity < 1)), angle)
     ax.imshow(angle, cmap=angle_colormap(), vmin=0, vmax=360, extent=(-1, 1, -1, 1))
+    for x, y, name in ((0, 1, "up"), (0, -1, "down"), (-1, 0, "left"), (1, 0, "right")):
+        ax.annotate(
+            name, (x, y), (3 * x, 3 * y), textcoords="offset points", fontsize="x-small",
+            ha=("right", "center", "left")[x + 1], va=("top", "center", "bottom")[y + 1],
+        )  # fmt: skip
     ax.set_axis_off()
     return ax
 

@@ -54,6 +54,8 @@ _FEWEST = 10  # vertices of an area; a line through fewer means little
 _PER_BIN, _MOST_BINS = 5, 10
 # Dash patterns of the sources, so that a grey print tells them from the fits and each other.
 _DASHES = {"wandell2015": (0, (5, 2)), "kay2013": (0, (1, 1.5))}
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _CITATIONS = {"wandell2015": "Wandell & Winawer 2015", "kay2013": "Kay et al. 2013"}
 
 
@@ -180,11 +182,13 @@ def plot_size_eccentricity(
     eccentricity, size, areas = _usable(fields, areas)
     ax = plt.figure(layout="constrained").add_subplot() if ax is None else ax
     drawn = False
-    for area in dict.fromkeys(areas.tolist()):
+    for i, area in enumerate(dict.fromkeys(areas.tolist())):
         chosen = (areas == area) & np.isfinite(size)
+        colour = _PALETTE[i % len(_PALETTE)]
         label = f"{area} (n = {chosen.sum()})"
-        points = ax.scatter(eccentricity[chosen], size[chosen], s=8, alpha=0.4, linewidths=0)
-        colour = points.get_facecolor()[0, :3] if chosen.any() else None
+        points = ax.scatter(
+            eccentricity[chosen], size[chosen], s=8, alpha=0.4, linewidths=0, color=colour
+        )
         slope, intercept = _line(eccentricity[chosen][None], size[chosen][None])[:, 0]
         if np.isfinite(slope):
             ends = np.array([eccentricity[chosen].min(), eccentricity[chosen].max()])
