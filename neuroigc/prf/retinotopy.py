@@ -140,7 +140,7 @@ def circular_correlation(a_deg: ArrayLike, b_deg: ArrayLike, *, references: str 
     Returns
     -------
     float
-        Between -1 and 1.
+        Between -1 and 1; NaN where either has no spread.
 
     Raises
     ------
@@ -165,7 +165,8 @@ def circular_correlation(a_deg: ArrayLike, b_deg: ArrayLike, *, references: str 
         difference, total = _direction(a - b), _direction(a + b)
         reference_a, reference_b = (total + difference) / 2, (total - difference) / 2
     sine_a, sine_b = np.sin(a - reference_a), np.sin(b - reference_b)
-    return float((sine_a * sine_b).sum() / np.sqrt((sine_a**2).sum() * (sine_b**2).sum()))
+    norm = np.sqrt((sine_a**2).sum() * (sine_b**2).sum())
+    return float((sine_a * sine_b).sum() / norm) if norm > 0 else math.nan
 
 
 def _wrap(angle_deg: ArrayLike) -> np.ndarray:
