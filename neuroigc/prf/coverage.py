@@ -159,6 +159,8 @@ def plot_visual_field_coverage(
         ax.scatter(
             *circles[:2, chosen], s=5, facecolor="white", edgecolor="black", linewidths=0.4,
             zorder=3,
+            # More points than this make a vector drawing slow to show.
+            rasterized=len(chosen) > 2000,
         )  # fmt: skip
         ax.add_patch(
             Circle(
