@@ -226,8 +226,8 @@ def _size_eccentricity(folder, fitted, areas):
         "area, through the medians of bins of eccentricity. Dashed: lines of the areas that "
         "Wandell and Winawer (Trends in Cognitive Sciences 19:349, 2015) give. Sizes are those of "
         "the maps, not calibrated: they grow with eccentricity, as those of receptive fields do, "
-        "but are not comparable between areas, and differ from the dashed lines by more than the "
-        "areas do. A table below gives the lines with intervals.",
+        "but are comparable neither between areas nor with the dashed lines before calibration. "
+        "A table below gives the lines with intervals.",
         f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
         "narrow",
     )
