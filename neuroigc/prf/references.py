@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +16,9 @@ from neuroigc.prf.retinotopy import convert_angle, to_cartesian
 __all__ = ["BENSON_AREAS", "NSD_AREAS", "load_reference_prfs"]
 
 # Labels of prf-visualrois; the halves of an area have a label each.
-NSD_AREAS = MappingProxyType({1: "V1", 2: "V1", 3: "V2", 4: "V2", 5: "V3", 6: "V3", 7: "hV4"})
+NSD_AREAS = {1: "V1", 2: "V1", 3: "V2", 4: "V2", 5: "V3", 6: "V3", 7: "hV4"}
 _BENSON_ORDER = "V1", "V2", "V3", "hV4", "VO1", "VO2", "LO1", "LO2", "TO1", "TO2", "V3B", "V3A"
-BENSON_AREAS = MappingProxyType(dict(enumerate(_BENSON_ORDER, start=1)))
+BENSON_AREAS = dict(enumerate(_BENSON_ORDER, start=1))
 
 # What the files are called, after the hemisphere; * stands for a version, which not all have.
 _FILES = {

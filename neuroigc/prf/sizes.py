@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,33 +21,27 @@ __all__ = ["LITERATURE_SIZES", "literature_line", "plot_size_eccentricity", "siz
 
 # Slope and intercept (deg) of size = slope * eccentricity + intercept, 1 SD, as neuropythy
 # tabulates them. The sizes of "kay2013" are those of the compressive model, sigma / sqrt(n).
-LITERATURE_SIZES = MappingProxyType(
-    {
-        # Wandell & Winawer 2015, Computational neuroimaging and population receptive fields,
-        # Trends in Cognitive Sciences 19:349. The sizes of Benson's atlas are these lines.
-        "wandell2015": MappingProxyType(
-            {
-                "V1": (0.169, 0.022),
-                "V2": (0.169, 0.147),
-                "V3": (0.264, 0.342),
-                "hV4": (0.530, 0.445),
-                "V3A": (0.357, 1.002),
-                "V3B": (0.357, 1.002),
-                "VO1": (0.685, 0.480),
-                "VO2": (0.939, 0.262),
-                "LO1": (0.856, 0.361),
-                "LO2": (0.748, 0.459),
-                "TO1": (1.374, 0.172),
-                "TO2": (1.657, 0.0),
-            }
-        ),
-        # Kay, Winawer, Mezer & Wandell 2013, Compressive spatial summation in human visual
-        # cortex, J Neurophysiol 110:481.
-        "kay2013": MappingProxyType(
-            {"V1": (0.16, 0.5), "V2": (0.18, 0.5), "V3": (0.25, 0.5), "hV4": (0.36, 0.5)}
-        ),
-    }
-)
+LITERATURE_SIZES = {
+    # Wandell & Winawer 2015, Computational neuroimaging and population receptive fields,
+    # Trends in Cognitive Sciences 19:349. The sizes of Benson's atlas are these lines.
+    "wandell2015": {
+        "V1": (0.169, 0.022),
+        "V2": (0.169, 0.147),
+        "V3": (0.264, 0.342),
+        "hV4": (0.530, 0.445),
+        "V3A": (0.357, 1.002),
+        "V3B": (0.357, 1.002),
+        "VO1": (0.685, 0.480),
+        "VO2": (0.939, 0.262),
+        "LO1": (0.856, 0.361),
+        "LO2": (0.748, 0.459),
+        "TO1": (1.374, 0.172),
+        "TO2": (1.657, 0.0),
+    },
+    # Kay, Winawer, Mezer & Wandell 2013, Compressive spatial summation in human visual
+    # cortex, J Neurophysiol 110:481.
+    "kay2013": {"V1": (0.16, 0.5), "V2": (0.18, 0.5), "V3": (0.25, 0.5), "hV4": (0.36, 0.5)},
+}
 
 _FEWEST = 10  # vertices of an area; a line through fewer means little
 _PER_BIN, _MOST_BINS = 5, 10
