@@ -20,7 +20,7 @@ NSD_AREAS = {1: "V1", 2: "V1", 3: "V2", 4: "V2", 5: "V3", 6: "V3", 7: "hV4"}
 _BENSON_ORDER = "V1", "V2", "V3", "hV4", "VO1", "VO2", "LO1", "LO2", "TO1", "TO2", "V3B", "V3A"
 BENSON_AREAS = dict(enumerate(_BENSON_ORDER, start=1))
 
-# What the files are called, after the hemisphere; * stands for a version, which not all have.
+# What the files are called, after the hemisphere and before a version, which not all have.
 _FILES = {
     "nsd": {
         "angle": "prfangle",
