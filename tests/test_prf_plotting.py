@@ -97,7 +97,7 @@ def test_maps_without_a_fit_are_drawn_without_circle(maps):
     figure.draw_without_rendering()
 
 
-def test_size_lines_are_least_squares_per_area(rng):
+def test_size_lines_are_drawn_per_area(rng):
     x = rng.uniform(0.5, 4, 60)
     areas = np.repeat(["V1", "V2"], 30)
     size = np.where(areas == "V1", 0.2 * x + 0.1, 0.5 * x - 0.2)
@@ -127,8 +127,8 @@ def test_angle_colours_have_no_seam_and_wheel_shows_up_as_90():
     image = plot_angle_wheel().get_images()[0]
     shown = image.to_rgba(image.get_array())[:, :, :3]
     middle = shown.shape[0] // 2
-    np.testing.assert_allclose(shown[20, middle], to_rgb("#fec44f"), atol=0.02)
-    np.testing.assert_allclose(shown[middle, -20], to_rgb("#d7301f"), atol=0.02)
+    np.testing.assert_allclose(shown[20, middle], to_rgb("#fdd049"), atol=0.02)
+    np.testing.assert_allclose(shown[middle, -20], to_rgb("#b2182b"), atol=0.02)
 
 
 def test_bad_input_is_named(maps, fits):
@@ -144,3 +144,44 @@ def test_bad_input_is_named(maps, fits):
         plot_size_eccentricity(fits, areas=["V1", "V2"])
     with pytest.raises(InputError, match="the same vertices; got 6 and 5"):
         plot_prf_comparison(fits, fits[:5])
+
+
+# Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB.
+DEFICIENCIES = {
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def lab(linear):
+    """Return CIE L*a*b* of linear sRGB colours (n, 3)."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = (linear @ np.transpose(to_xyz) / [0.95047, 1, 1.08883]).T
+    x, y, z = (np.where(v > 0.008856, np.cbrt(v), 7.787 * v + 16 / 116) for v in (x, y, z))
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_colour_blind_readers_tell_angles_apart(deficiency):
+    colours = angle_colormap()(np.arange(0, 360, 3))[:, :3]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = lab(np.clip(linear @ np.transpose(DEFICIENCIES[deficiency]), 0, 1))
+    distance = np.linalg.norm(seen[:, None] - seen, axis=-1)
+    index = np.arange(0, 360, 3)
+    apart = np.abs((index[:, None] - index + 180) % 360 - 180)
+    # A just noticeable difference is about 2.3.
+    assert distance[apart >= 60].min() > 10
+    assert distance[apart >= 120].min() > 25

@@ -135,11 +135,11 @@ def test_ids_are_unique(page):
 
 def test_every_figure_has_number_caption_and_alt(study, page):
     images, n_figures = page.all("img"), len(page.all("figure"))
-    assert len(images) == n_figures == len(page.all("figcaption")) == 9
+    assert len(images) == n_figures == len(page.all("figcaption")) == 10
     assert all(len(image["alt"]) > 20 for image in images)
     assert all(int(image["width"]) > 100 and int(image["height"]) > 100 for image in images)
     labels = re.findall(r"Figure (S?\d+)\.", page.text)
-    assert labels == ["1", "2", "S1", "3", "4", "5", "6", "7", "8"]
+    assert labels == ["1", "2", "S1", "3", "4", "5", "6", "7", "8", "9"]
     assert len(list((study / "figures").iterdir())) == n_figures
 
 
@@ -166,6 +166,26 @@ def test_roi_table_shows_subjects_mean_and_spread(study, page):
         assert format_number(value, 3) in page.text
     assert page.source.count(">Sum<") == len(FEATURES)
     assert "so the sum is not r" not in page.text
+
+
+def test_size_lines_stand_beside_the_literature(study, page):
+    from neuroigc.prf import size_eccentricity
+
+    read = read_study(study)
+    prf = read.tables["prf.tsv"]
+    good = prf[(prf["status"] == "ok") & prf["roi"].isin(read.areas)]
+    line = size_eccentricity(good, good["roi"]).set_index("area").loc["V1"]
+    low, high = format_number(line["slope_low"]), format_number(line["slope_high"])
+    assert f"<td>{format_number(line['slope'])} ({low} to {high})</td>" in page.source
+    assert f"<td>{format_number(0.169)}</td><td>{format_number(0.022)}</td>" in page.source
+
+
+def test_coverage_needs_the_size_of_the_images(copy):
+    path = copy / "study.toml"
+    text = re.sub("extent_deg = .*", "", path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+    page = Page(write_report(copy))
+    assert "coverage of the visual field is left out: the size of the images" in page.text
 
 
 def test_maps_show_only_what_is_well_fitted(study):
@@ -214,7 +234,7 @@ def test_supplement_beyond_the_budget_stays_in_its_folder(copy, monkeypatch):
     monkeypatch.setattr("neuroigc.reporting.shelf._BUDGET_BYTES", 10)
     page = Page(write_report(copy))
     assert "Not embedded, to keep this page small: see figures/sub-02_igc.png" in page.text
-    assert len(page.all("img")) == 8
+    assert len(page.all("img")) == 9
 
 
 def test_methods_state_the_parameters_of_the_run(page):

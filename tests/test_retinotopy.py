@@ -141,6 +141,10 @@ def test_paired_and_mean_references_agree_where_both_are_defined(rng):
     )
 
 
+def test_angles_without_spread_have_no_correlation():
+    assert np.isnan(circular_correlation([0, 0, 0], [10, 20, 30]))
+
+
 def test_circular_correlation_names_bad_input():
     with pytest.raises(InputError, match="paired angles, at least two pairs; got shapes"):
         circular_correlation([1, 2, 3], [1, 2])
@@ -190,9 +194,62 @@ def test_mirrored_fields_are_noticed(truth):
 
 def test_comparison_names_bad_input(truth):
     half = {name: values[:100] for name, values in truth.items()}
-    with pytest.raises(InputError, match=r"the same vertices.*got 100, 200"):
+    with pytest.raises(InputError, match="the same vertices; got 100 and 200"):
         compare_prfs(half, truth)
-    with pytest.raises(InputError, match="a boolean mask over them"):
+    with pytest.raises(InputError, match="a boolean mask over the 200"):
         compare_prfs(truth, truth, where=np.arange(200))
     with pytest.raises(InputError, match=r"at least three vertices.*got 2 of 2"):
         compare_prfs(truth, truth, where=np.arange(200) < 2)
+
+
+def test_slope_and_bias_are_reported(truth):
+    eccentricity, angle = to_polar(truth["x_deg"], truth["y_deg"])
+    x, y = to_cartesian(0.8 * eccentricity + 0.1, angle)
+    estimate = {"x_deg": x, "y_deg": y, "size_deg": 1.5 * truth["size_deg"] - 0.2}
+    summary = compare_prfs(estimate, truth)
+    assert summary["slope_eccentricity"] == pytest.approx(0.8)
+    assert summary["slope_size"] == pytest.approx(1.5)
+    bias = np.median(0.1 - 0.2 * eccentricity)
+    assert summary["bias_eccentricity_deg"] == pytest.approx(bias)
+    assert summary["bias_size_deg"] == pytest.approx(np.median(0.5 * truth["size_deg"] - 0.2))
+    assert summary["r_eccentricity"] == pytest.approx(1)
+    assert summary["median_angle_error_deg"] == pytest.approx(0, abs=1e-9)
+
+
+def test_angle_errors_near_fixation_do_not_count():
+    # Turned by 10 degrees where it counts, the short way round; by 180 at 0.4 deg.
+    x_ref, y_ref = to_cartesian([1, 2, 3, 0.4, 0.4, 0.4, 0.4], [5, 355, 100, 0, 0, 0, 0])
+    x, y = to_cartesian([1, 2, 3, 0.4, 0.4, 0.4, 0.4], [355, 5, 110, 180, 180, 180, 180])
+    sizes = np.linspace(1, 2, 7)
+    fields = {"x_deg": x, "y_deg": y, "size_deg": sizes}
+    reference = {"x_deg": x_ref, "y_deg": y_ref, "size_deg": sizes}
+    assert compare_prfs(fields, reference)["median_angle_error_deg"] == pytest.approx(10)
+    near = np.arange(7) > 2
+    assert np.isnan(compare_prfs(fields, reference, where=near)["median_angle_error_deg"])
+
+
+def test_only_the_stimulated_field_is_compared(truth):
+    inside = np.hypot(truth["x_deg"], truth["y_deg"]) <= 3
+    estimate = {name: values.copy() for name, values in truth.items()}
+    estimate["x_deg"][~inside] = 99.0
+    estimate["y_deg"][np.flatnonzero(inside)[0]] = 99.0
+    summary = compare_prfs(estimate, truth, within_deg=3)
+    # Wrong estimates beyond the field are left out, those within it are not.
+    assert summary["n_vertices"] == inside.sum() < 200
+    assert summary["r_eccentricity"] < 0.9
+    reference = {name: values.copy() for name, values in truth.items()}
+    reference["x_deg"][:2] = np.nan
+    assert compare_prfs(truth, reference, within_deg=3)["n_not_finite"] == 2
+
+
+def test_equal_sizes_have_neither_r_nor_slope(truth):
+    equal = truth | {"size_deg": np.ones(200)}
+    summary = compare_prfs(truth, equal)
+    assert np.isnan(summary["r_size"])
+    assert np.isnan(summary["slope_size"])
+
+
+@pytest.mark.parametrize("within", [0, -1, np.nan])
+def test_a_field_without_extent_is_refused(truth, within):
+    with pytest.raises(InputError, match="within_deg: expected a positive number"):
+        compare_prfs(truth, truth, within_deg=within)

@@ -18,6 +18,7 @@ __all__ = ["CategoricalNetwork", "DecoderNetwork", "EncoderNetwork", "fold_scali
 
 ACTIVATIONS = {"mish": nn.Mish, "relu": nn.ReLU}
 
+
 class FactorisedNetwork(nn.Module):
     """A network whose output is ``head(body(stem(inputs), conditions))``, exactly.
 

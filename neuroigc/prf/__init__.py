@@ -7,6 +7,8 @@ from neuroigc.prf.classical import (
     fit_timeseries_prf,
     simulate_bars,
 )
+from neuroigc.prf.comparison import compare_prfs
+from neuroigc.prf.coverage import plot_visual_field_coverage, visual_field_coverage
 from neuroigc.prf.gaussian import fit_prf, pixel_centres
 from neuroigc.prf.plotting import (
     angle_colormap,
@@ -14,22 +16,23 @@ from neuroigc.prf.plotting import (
     plot_prf_comparison,
     plot_prf_gallery,
     plot_prf_map,
-    plot_size_eccentricity,
 )
+from neuroigc.prf.references import load_reference_prfs
 from neuroigc.prf.result import ClassicalPRFResult, PRFResult
 from neuroigc.prf.retinotopy import (
     ANGLE_CONVENTIONS,
     circular_correlation,
     circular_difference,
     circular_mean,
-    compare_prfs,
     convert_angle,
     to_cartesian,
     to_polar,
 )
+from neuroigc.prf.sizes import LITERATURE_SIZES, plot_size_eccentricity, size_eccentricity
 
 __all__ = [
     "ANGLE_CONVENTIONS",
+    "LITERATURE_SIZES",
     "ClassicalPRFResult",
     "PRFResult",
     "angle_colormap",
@@ -43,13 +46,17 @@ __all__ = [
     "fit_css",
     "fit_prf",
     "fit_timeseries_prf",
+    "load_reference_prfs",
     "pixel_centres",
     "plot_angle_wheel",
     "plot_prf_comparison",
     "plot_prf_gallery",
     "plot_prf_map",
     "plot_size_eccentricity",
+    "plot_visual_field_coverage",
     "simulate_bars",
+    "size_eccentricity",
     "to_cartesian",
     "to_polar",
+    "visual_field_coverage",
 ]

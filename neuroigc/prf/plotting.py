@@ -1,4 +1,4 @@
-"""Pictures of receptive fields: maps with circles, sizes, comparisons, colour wheels."""
+"""Pictures of receptive fields: maps with circles, comparisons, colour wheels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neuroigc._validation import InputError
+from neuroigc.prf._fields import read_fields
 from neuroigc.prf.gaussian import as_extent
 from neuroigc.prf.result import PRFResult
 from neuroigc.prf.retinotopy import to_polar
@@ -24,7 +25,6 @@ __all__ = [
     "plot_prf_comparison",
     "plot_prf_gallery",
     "plot_prf_map",
-    "plot_size_eccentricity",
 ]
 
 _ESTIMATE = {"linestyle": "-", "linewidth": 1.5, "label": "estimate (1 SD)"}
@@ -164,58 +164,6 @@ def plot_prf_gallery(
     return figure
 
 
-def plot_size_eccentricity(
-    fields: object, *, areas: ArrayLike | None = None, ax: Axes | None = None
-) -> Axes:
-    """Plot size against eccentricity, with a straight line per visual area.
-
-    Parameters
-    ----------
-    fields : PRFResult, DataFrame or dict of arrays
-        ``x_deg``, ``y_deg`` and ``size_deg``; vertices that are not finite are not drawn.
-    areas : (n_vertices,) array of str, optional
-        Name of each vertex's area; each gets a colour and the least-squares line
-        ``size = slope * eccentricity + intercept``, given in the legend.
-    ax : matplotlib Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
-    """
-    import matplotlib.pyplot as plt
-
-    x, y, size = _circles(fields, None).T
-    eccentricity = to_polar(x, y)[0]
-    areas = np.full(len(x), "all vertices") if areas is None else np.asarray(areas)
-    if len(areas) != len(x):
-        raise InputError(
-            "areas", expected=f"one name per vertex, {len(x)}", got=f"{len(areas)} names"
-        )
-    ax = plt.figure(layout="constrained").add_subplot() if ax is None else ax
-    finite = np.isfinite(eccentricity) & np.isfinite(size)
-    for area in dict.fromkeys(areas.tolist()):
-        chosen = finite & (areas == area)
-        label = f"{area} (n = {chosen.sum()})"
-        points = ax.scatter(eccentricity[chosen], size[chosen], s=8, alpha=0.4, linewidths=0)
-        # A line through points without spread would mean nothing.
-        if chosen.sum() > 2 and np.ptp(eccentricity[chosen]) > 0:
-            slope, intercept = (
-                np.polynomial.Polynomial.fit(eccentricity[chosen], size[chosen], 1)
-                .convert(domain=(-1, 1))
-                .coef[::-1]
-            )
-            ends = np.array([eccentricity[chosen].min(), eccentricity[chosen].max()])
-            label += f": {slope:.2f} ecc {intercept:+.2f}"
-            colour = points.get_facecolor()[0, :3]
-            ax.plot(ends, slope * ends + intercept, color=colour, label=label)
-        else:
-            points.set_label(label)
-    ax.set(xlabel="eccentricity (deg)", ylabel="size (deg, 1 SD)", xlim=(0, None), ylim=(0, None))
-    ax.legend(frameon=False, fontsize="small")
-    return ax
-
-
 def plot_prf_comparison(
     estimate: object,
     reference: object,
@@ -268,17 +216,20 @@ def plot_prf_comparison(
 
 
 def angle_colormap() -> ListedColormap:
-    """Return the cyclic colours of polar angle: right red, up yellow, left green, down blue."""
+    """Return the cyclic colours of polar angle: right red, up yellow, left light, down dark blue.
+
+    Left and right differ in lightness, too, so that the colour-blind tell the hemifields apart.
+    """
     from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
-    corners = ["#d7301f", "#fec44f", "#1a9850", "#3b5bb5", "#d7301f"]
+    corners = ["#b2182b", "#fdd049", "#5ab8c4", "#313695", "#b2182b"]
     cycle = LinearSegmentedColormap.from_list("polar angle", corners)
     # The last colour would repeat the first.
     return ListedColormap(cycle(np.linspace(0, 1, 361)[:-1]), name="polar angle")
 
 
 def plot_angle_wheel(*, ax: Axes | None = None) -> Axes:
-    """Plot the legend of :func:`angle_colormap`: each direction in its colour."""
+    """Plot the legend of :func:`angle_colormap`: the directions, named and in their colours."""
     import matplotlib.pyplot as plt
 
     ax = plt.figure(figsize=(2, 2), layout="constrained").add_subplot() if ax is None else ax
@@ -286,6 +237,11 @@ def plot_angle_wheel(*, ax: Axes | None = None) -> Axes:
     eccentricity, angle = to_polar(x, y)
     angle = np.ma.masked_where(~((eccentricity > 0.15) & (eccentricity < 1)), angle)
     ax.imshow(angle, cmap=angle_colormap(), vmin=0, vmax=360, extent=(-1, 1, -1, 1))
+    for x, y, name in ((0, 1, "up"), (0, -1, "down"), (-1, 0, "left"), (1, 0, "right")):
+        ax.annotate(
+            name, (x, y), (3 * x, 3 * y), textcoords="offset points", fontsize="x-small",
+            ha=("right", "center", "left")[x + 1], va=("top", "center", "bottom")[y + 1],
+        )  # fmt: skip
     ax.set_axis_off()
     return ax
 
@@ -294,11 +250,7 @@ def _circles(fields: object | None, n_maps: int | None) -> np.ndarray | None:
     """Return (n, 3): x, y, size."""
     if fields is None:
         return None
-    columns = [
-        np.asarray(getattr(fields, name) if hasattr(fields, name) else fields[name], dtype=float)
-        for name in ("x_deg", "y_deg", "size_deg")
-    ]
-    circles = np.stack(columns, axis=1)
+    circles = read_fields(fields).T
     if n_maps is not None and len(circles) != n_maps:
         raise InputError(
             "estimates and references",

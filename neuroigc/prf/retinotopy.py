@@ -1,4 +1,4 @@
-"""Angles of the visual field: conventions, circular statistics, comparison of maps."""
+"""Angles of the visual field: conventions, circular statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ __all__ = [
     "circular_correlation",
     "circular_difference",
     "circular_mean",
-    "compare_prfs",
     "convert_angle",
     "to_cartesian",
     "to_polar",
@@ -141,7 +140,7 @@ def circular_correlation(a_deg: ArrayLike, b_deg: ArrayLike, *, references: str 
     Returns
     -------
     float
-        Between -1 and 1.
+        Between -1 and 1; NaN where either has no spread.
 
     Raises
     ------
@@ -166,68 +165,8 @@ def circular_correlation(a_deg: ArrayLike, b_deg: ArrayLike, *, references: str 
         difference, total = _direction(a - b), _direction(a + b)
         reference_a, reference_b = (total + difference) / 2, (total - difference) / 2
     sine_a, sine_b = np.sin(a - reference_a), np.sin(b - reference_b)
-    return float((sine_a * sine_b).sum() / np.sqrt((sine_a**2).sum() * (sine_b**2).sum()))
-
-
-def compare_prfs(
-    estimate: object, reference: object, *, where: ArrayLike | None = None
-) -> dict[str, float | int]:
-    """Say in a few numbers how well estimated receptive fields agree with others.
-
-    Parameters
-    ----------
-    estimate, reference : PRFResult, DataFrame or dict of arrays
-        ``x_deg``, ``y_deg`` and ``size_deg`` of the same vertices in the same order.
-    where : (n_vertices,) array of bool, optional
-        The vertices to compare, say those whose encoder is good enough. Default: all.
-
-    Returns
-    -------
-    dict
-        ``n_vertices`` compared; ``n_not_finite``, those of ``where`` that were left out because
-        estimate or reference is not finite; ``median_centre_error_deg``, distance of the
-        centres; ``r_eccentricity`` and ``r_size`` (Pearson); ``r_angle``
-        (:func:`circular_correlation` with paired references, as both hemispheres may be there);
-        ``size_ratio``, the median of estimated over reference size.
-
-    Raises
-    ------
-    InputError
-        If the vertices do not correspond, or fewer than three can be compared.
-    """
-    names = ("x_deg", "y_deg", "size_deg")
-    ours, theirs = (np.stack([_column(f, name) for name in names]) for f in (estimate, reference))
-    where = np.ones(ours.shape[1], dtype=bool) if where is None else np.asarray(where)
-    if ours.shape != theirs.shape or where.shape != ours.shape[1:] or where.dtype != bool:
-        raise InputError(
-            "estimate, reference and where",
-            expected="the same vertices, and a boolean mask over them",
-            got=f"{ours.shape[1]}, {theirs.shape[1]} and {where.shape} of type {where.dtype}",
-        )
-    finite = np.isfinite(ours).all(0) & np.isfinite(theirs).all(0)
-    used = where & finite
-    if used.sum() < 3:
-        raise InputError(
-            "estimate, reference and where",
-            expected="at least three vertices with finite fits in both",
-            got=f"{used.sum()} of {where.sum()}",
-        )
-    (x, y, size), (x_ref, y_ref, size_ref) = ours[:, used], theirs[:, used]
-    eccentricity, angle = to_polar(x, y)
-    eccentricity_ref, angle_ref = to_polar(x_ref, y_ref)
-    # At fixation itself there is no angle.
-    has_angle = np.isfinite(angle) & np.isfinite(angle_ref)
-    return {
-        "n_vertices": int(used.sum()),
-        "n_not_finite": int((where & ~finite).sum()),
-        "median_centre_error_deg": float(np.median(np.hypot(x - x_ref, y - y_ref))),
-        "r_eccentricity": _pearson(eccentricity, eccentricity_ref),
-        "r_angle": circular_correlation(
-            angle[has_angle], angle_ref[has_angle], references="paired"
-        ),
-        "r_size": _pearson(size, size_ref),
-        "size_ratio": float(np.median(size / size_ref)),
-    }
+    norm = np.sqrt((sine_a**2).sum() * (sine_b**2).sum())
+    return float((sine_a * sine_b).sum() / norm) if norm > 0 else math.nan
 
 
 def _wrap(angle_deg: ArrayLike) -> np.ndarray:
@@ -239,14 +178,3 @@ def _wrap(angle_deg: ArrayLike) -> np.ndarray:
 
 def _direction(radians: np.ndarray) -> float:
     return float(np.angle(np.exp(1j * radians).sum()))
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a**2).sum() * (b**2).sum())
-    return float((a * b).sum() / norm) if norm > 0 else math.nan
-
-
-def _column(fields: object, name: str) -> np.ndarray:
-    values = getattr(fields, name) if hasattr(fields, name) else fields[name]
-    return np.asarray(values, dtype=float)

@@ -22,6 +22,7 @@ __all__ = [
     "join_words",
     "power_of_ten",
     "roi_table",
+    "size_lines",
 ]
 
 _UNKNOWN = "–"
@@ -175,3 +176,36 @@ def format_size(megabytes: object) -> str:
 def join_words(words: list[str]) -> str:
     """Join as in prose: a, b and c."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def size_lines(prf: pd.DataFrame, areas: list[str]) -> list[dict]:
+    """Return the lines of size against eccentricity as texts, a row for each area that has one.
+
+    Keys: name, n, slope, intercept (each with its 95 % interval), known_slope, known_intercept.
+    """
+    from neuroigc.prf.sizes import size_eccentricity
+
+    good = prf[(prf["status"] == "ok") & prf["roi"].isin(areas)]
+    if not len(good):
+        return []
+    table = size_eccentricity(good, good["roi"].to_numpy()).set_index("area")
+    rows = []
+    for area in (area for area in areas if area in table.index):
+        line = table.loc[area]
+        if is_known(line["slope"]):
+            rows.append(
+                {
+                    "name": area,
+                    "n": int(line["n_vertices"]),
+                    "slope": _with_interval(line, "slope"),
+                    "intercept": _with_interval(line, "intercept"),
+                    "known_slope": format_number(line["literature_slope"]),
+                    "known_intercept": format_number(line["literature_intercept"]),
+                }
+            )
+    return rows
+
+
+def _with_interval(line, name):
+    low, high = (format_number(line[f"{name}_{end}"]) for end in ("low", "high"))
+    return f"{format_number(line[name])} ({low} to {high})"

@@ -21,6 +21,7 @@ from neuroigc.reporting.numbers import (
     is_known,
     join_words,
     roi_table,
+    size_lines,
 )
 from neuroigc.reporting.prf_figures import draw_encoding
 from neuroigc.reporting.provenance import describe_models, describe_run, describe_settings
@@ -70,10 +71,15 @@ _MEASURES = (
      "vertices with a good fit, whose encoder reaches half its noise ceiling; those below"),
     ("prf", "median_centre_error_deg", "Centre error, median (°)", 2,
      "distance of the estimated centre from the {} one"),
+    ("prf", "median_angle_error_deg", "Polar angle error, median (°)", 1,
+     "of vertices whose {} field lies more than 0.5° from the centre of gaze"),
     ("prf", "r_eccentricity", "Eccentricity, r", 3, "correlation with the {} eccentricity"),
+    ("prf", "slope_eccentricity", "Eccentricity, slope", 2,
+     "of the line of estimated against {} eccentricity; 1 where they agree"),
     ("prf", "r_angle", "Polar angle, circular r", 3,
      "correlation with the {} angle, of the kind made for directions"),
     ("prf", "r_size", "Size, r", 3, "correlation with the {} size"),
+    ("prf", "slope_size", "Size, slope", 2, "of the line of estimated against {} size"),
     ("prf", "size_ratio", "Size ratio", 2,
      "estimated over {} size, median; maps are not calibrated, so areas differ"),
 )  # fmt: skip
@@ -292,7 +298,7 @@ def _subject_table(study):
 
 
 def _encoding(study, shelf):
-    section = {"notes": [], "figures": [], "others": [], "areas": []}
+    section = {"notes": [], "figures": [], "others": [], "areas": [], "sizes": []}
     prf = study.tables.get("prf.tsv")
     if prf is None:
         section["notes"].append(
@@ -322,6 +328,7 @@ def _encoding(study, shelf):
                 ],
             }
         )
+    section["sizes"] = size_lines(prf, study.areas)
     return section
 
 

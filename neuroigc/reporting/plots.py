@@ -22,6 +22,7 @@ __all__ = [
     "area_colors",
     "escape_math",
     "plot_ceiling",
+    "plot_coverage",
     "plot_flat_pairs",
     "plot_gallery",
     "plot_regions",
@@ -232,13 +233,21 @@ def plot_gallery(maps, fields, references, titles, *, extent_deg, n_columns):
     return canvas
 
 
+def plot_coverage(fitted: pd.DataFrame, areas: list[str], *, extent_deg: float):
+    """Draw which part of the images the receptive fields of each area cover."""
+    from neuroigc.prf.coverage import plot_visual_field_coverage
+
+    groups = {escape_math(area): (fitted["roi"] == area).to_numpy() for area in areas}
+    return plot_visual_field_coverage(fitted, groups, extent_deg=extent_deg)
+
+
 def plot_sizes(fitted: pd.DataFrame):
-    """Draw size against eccentricity on a canvas of our own."""
-    from neuroigc.prf.plotting import plot_size_eccentricity
+    """Draw size against eccentricity on a canvas of our own, with the literature's lines."""
+    from neuroigc.prf.sizes import plot_size_eccentricity
 
     canvas = _canvas(5.0, 3.6)
     areas = fitted["roi"].map(escape_math).to_numpy()
-    plot_size_eccentricity(fitted, areas=areas, ax=canvas.subplots())
+    plot_size_eccentricity(fitted, areas=areas, literature="wandell2015", ax=canvas.subplots())
     return canvas
 
 

@@ -41,6 +41,7 @@ def draw_encoding(study: Study) -> Drawn:
             drawn.shared += own
         else:
             drawn.by_subject[subject] = own
+    drawn.shared += _coverage(study, folder, fitted, areas, drawn.notes)
     drawn.shared.append(_size_eccentricity(folder, fitted, areas))
     if {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(fitted):
         drawn.shared.append(
@@ -186,6 +187,33 @@ def _keep_well_fitted(surface_map, own):
     return dataclasses.replace(surface_map, data=data)
 
 
+def _coverage(study, folder, fitted, areas, notes):
+    extent = study.settings.get("data", {}).get("extent_deg")
+    chosen = fitted[plots.reliable(fitted)]
+    if not is_known(extent) or not len(chosen):
+        what = "the size of the images in degrees is not known" if len(chosen) else "no fit is good"
+        notes.append(f"The coverage of the visual field is left out: {what}.")
+        return []
+    return [
+        Figure(
+            folder.draw(
+                folder.file("prf", "coverage", suffix=".svg"),
+                plots.plot_coverage, chosen, areas, extent_deg=extent,
+            ),
+            "Coverage of the visual field",
+            f"The images ({extent:g}° wide) as each area sees them, both hemispheres and all "
+            "subjects together: at every place the highest of the vertices' receptive fields, "
+            "drawn as Gaussians of height 1. Dots: their centres; solid line: half height; dashed "
+            "circle: the largest that fits into the images. Vertices whose fit ended well and "
+            "whose encoder reaches half its noise ceiling. Holes may be parts of an area that the "
+            "mask leaves out.",
+            f"Maps of the visual field, one for each of {join_words(areas)}: bright where a "
+            "vertex has its receptive field.",
+            "wide",
+        )
+    ]  # fmt: skip
+
+
 def _size_eccentricity(folder, fitted, areas):
     ordered = fitted.assign(order=fitted["roi"].map(areas.index)).sort_values(
         "order", kind="stable"
@@ -195,8 +223,11 @@ def _size_eccentricity(folder, fitted, areas):
         "Size against eccentricity",
         "Each point is a vertex whose fit ended well: standard deviation of its receptive field "
         "against its distance from the centre of gaze, in degrees, with a straight line for each "
-        "area. Sizes are those of the maps, not calibrated: they grow with eccentricity, as those "
-        "of receptive fields do, but are not comparable between areas.",
+        "area, through the medians of bins of eccentricity. Dashed: lines of the areas that "
+        "Wandell and Winawer (Trends in Cognitive Sciences 19:349, 2015) give. Sizes are those of "
+        "the maps, not calibrated: they grow with eccentricity, as those of receptive fields do, "
+        "but are comparable neither between areas nor with the dashed lines before calibration. "
+        "A table below gives the lines with intervals.",
         f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
         "narrow",
     )

@@ -1,8 +1,6 @@
 """Surface files to arrays and back: MGH/MGZ, GIFTI, FreeSurfer annotations and colour tables."""
 
-import gzip
 import os
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
+from neuroigc._vertex_files import guard, read_gifti, read_map
 from neuroigc.surface.spaces import HEMISPHERES, space_of
 
 __all__ = [
@@ -80,41 +79,6 @@ def hemisphere_paths(path, argument="path"):
     return pair
 
 
-def read_map(path):
-    """Read one value per vertex.
-
-    Parameters
-    ----------
-    path : path-like
-        ``.mgh``, ``.mgz`` or ``.gii``. Shapes (n, 1, 1) and (1, 1, n) are both in use.
-
-    Returns
-    -------
-    array (n_vertices,)
-        In the type of the file (native byte order).
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, of another kind, or holds more than one map.
-    """
-    path = Path(path)
-    if path.name.endswith((".mgh", ".mgz")):
-        values = _guard(path, lambda: _read_mgh(path))
-    elif path.name.endswith((".gii", ".gii.gz")):
-        arrays = [np.asarray(array.data) for array in _read_gifti(path).darrays]
-        if len(arrays) != 1:
-            raise InputError(str(path), expected="one map", got=f"{len(arrays)} data arrays")
-        values = arrays[0]
-    else:
-        raise InputError("path", expected="a .mgh, .mgz or .gii file", got=str(path))
-    if values.size != max(values.shape, default=0):
-        raise InputError(
-            str(path), expected="one map, one value per vertex", got=f"shape {values.shape}"
-        )
-    return values.reshape(-1).astype(values.dtype.newbyteorder("="))
-
-
 def load_mask(path):
     """Load a vertex mask of both hemispheres: True where the file is above zero.
 
@@ -170,7 +134,7 @@ def read_labels(path):
     labels = as_labels(read_map(path), str(path))
     table = None
     if path.name.endswith((".gii", ".gii.gz")):
-        table = _read_gifti(path).labeltable.get_labels_as_dict() or None
+        table = read_gifti(path).labeltable.get_labels_as_dict() or None
     if table is not None:
         table = {int(key): str(name) for key, name in table.items()}
         nothing = [key for key, name in table.items() if key <= 0 or _is_background(name)]
@@ -182,7 +146,7 @@ def read_labels(path):
 def _read_annotation(path):
     from nibabel.freesurfer import read_annot
 
-    labels, _, names = _guard(path, lambda: read_annot(path))
+    labels, _, names = guard(path, lambda: read_annot(path))
     names = [name.decode("utf-8", "replace") for name in names]
     # Entry 0 is FreeSurfer's "unknown" by custom only; where it is an area, all numbers move up.
     shift = 0 if names and _is_background(names[0]) else 1
@@ -208,7 +172,7 @@ def read_color_table(path):
         Without the background.
     """
     path, table = Path(path), {}
-    for number, line in enumerate(_guard(path, lambda: path.read_text("utf-8")).splitlines(), 1):
+    for number, line in enumerate(guard(path, lambda: path.read_text("utf-8")).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -282,39 +246,3 @@ def _color(key):
 
 def _is_background(name):
     return name.strip().lower() in _BACKGROUND
-
-
-def _read_mgh(path):
-    from nibabel import MGHImage
-
-    # All bytes at once: only then is the checksum of a .mgz looked at.
-    with (gzip.open if path.name.endswith(".mgz") else open)(path, "rb") as file:
-        return np.asarray(MGHImage.from_bytes(file.read()).dataobj)
-
-
-def _read_gifti(path):
-    from nibabel import GiftiImage
-
-    return _guard(path, lambda: GiftiImage.from_filename(path))
-
-
-def _guard(path, read):
-    """Return ``read()``, turning the many ways in which a damaged file fails into one."""
-    if not path.is_file():
-        raise InputError("path", expected="a file", got=f"nothing at {path}")
-    from xml.parsers.expat import ExpatError
-
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.freesurfer.mghformat import MGHError
-    from nibabel.spatialimages import HeaderDataError
-
-    damaged = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
-    try:
-        return read()
-    except (*damaged, zlib.error, ExpatError, ImageFileError, MGHError, HeaderDataError) as error:
-        raise InputError(
-            str(path),
-            expected="a whole, readable file",
-            got=f"{type(error).__name__}: {error}",
-            fix="The file may be truncated or of another kind; obtain it again.",
-        ) from error
