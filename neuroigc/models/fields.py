@@ -1,0 +1,228 @@
+"""An encoder whose vertices look through windows: learned features, a Gaussian, a power.
+
+Every vertex pools the same features of the image over a Gaussian of its own, divides by what the
+whole image holds, and compresses the result,
+
+    f_v(x) = gain_v (sum_c w_vc sum_p G_v(p) phi_c(p) / (sum_c u_vc mean_p phi_c(p))^q_v)^n_v + b_v :
+
+compressive spatial summation (Kay et al. 2013, J Neurophysiol 110:481) with divisive
+normalisation by the scene (Heeger 1992, Vis Neurosci 9:181), on features that are learned instead
+of assumed. That windows have a few parameters is what makes receptive fields identifiable from
+noisy responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuroigc._validation import check_choice
+from neuroigc.models.checks import check_count, check_counts
+from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
+
+__all__ = ["FieldEncoderNetwork", "WindowReadout"]
+
+# Parameters count in units in which they are learned as fast as weights are.
+PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 15.0
+FIRST_EXPONENT, FIRST_WIDTH = 0.6, 0.2
+# Pooled features are positive; this keeps their logarithm finite.
+FLOOR = 1e-6
+
+
+class _Pool(torch.autograd.Function):
+    """Features times windows; backwards, windows that nothing came back through cost nothing."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, windows: Tensor) -> Tensor:
+        ctx.save_for_backward(features, windows)
+        return features @ windows.T
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        features, windows = ctx.saved_tensors
+        to_features = to_windows = None
+        if ctx.needs_input_grad[1]:
+            to_windows = gradient.flatten(0, -2).T @ features.flatten(0, -2)
+        elif ctx.needs_input_grad[0]:
+            # In attribution, outputs are differentiated one by one.
+            used = gradient.flatten(0, -2).any(0)
+            gradient, windows = gradient[..., used], windows[used]
+        if ctx.needs_input_grad[0]:
+            to_features = gradient @ windows
+        return to_features, to_windows
+
+
+class WindowReadout(nn.Module):
+    """Gaussian windows on a grid of features, normalisation by the scene, and a power.
+
+    Places are in units of half the grid's side: x to the right and y upwards, -1 to 1.
+
+    Parameters
+    ----------
+    n_channels : int
+        Features, none below zero.
+    shape : (int, int)
+        Rows and columns of the grid.
+    n_outputs : int
+        Number of vertices.
+    """
+
+    def __init__(self, n_channels: int, shape: tuple[int, int], n_outputs: int):
+        super().__init__()
+        for name in ("raw_x", "raw_y", "raw_width", "raw_exponent", "raw_share"):
+            self.register_parameter(name, nn.Parameter(torch.zeros(n_outputs)))
+        self.raw_weights = nn.Parameter(torch.zeros(n_outputs, n_channels))
+        self.raw_scene_weights = nn.Parameter(torch.zeros(n_outputs, n_channels))
+        # Running mean of the drive, so that the exponent turns the curve about its middle.
+        self.register_buffer("typical", torch.zeros(n_outputs))
+        rows, columns = shape
+        y, x = 1 - (torch.arange(rows) + 0.5) * 2 / rows, (torch.arange(columns) + 0.5) * 2 / columns
+        self.register_buffer("grid_y", y.repeat_interleave(columns), persistent=False)
+        self.register_buffer("grid_x", (x - 1).repeat(rows), persistent=False)
+
+    @property
+    def parameters_by_name(self) -> dict[str, Tensor]:
+        """Return x, y, logarithms of width and exponent, and share, (n_outputs,) each."""
+        return {
+            "x": PLACE_UNIT * self.raw_x,
+            "y": PLACE_UNIT * self.raw_y,
+            "log_width": WIDTH_UNIT * self.raw_width + FIRST_WIDTH_LOG,
+            "log_exponent": POWER_UNIT * self.raw_exponent + FIRST_EXPONENT_LOG,
+            "share": POWER_UNIT * self.raw_share,
+        }
+
+    @torch.no_grad()
+    def set_parameters(self, **values: Tensor) -> None:
+        """Put values in the place of some of `parameters_by_name`."""
+        for name, value in values.items():
+            raw, unit, zero = _UNITS[name]
+            getattr(self, raw).copy_((value - zero) / unit)
+
+    def windows(self) -> Tensor:
+        """Return the Gaussians (n_outputs, rows * columns), each of sum 1 over the grid."""
+        now = self.parameters_by_name
+        x, y = self.grid_x - now["x"][:, None], self.grid_y - now["y"][:, None]
+        return torch.softmax(-0.5 * (x * x + y * y) * torch.exp(-2 * now["log_width"])[:, None], 1)
+
+    def pooled(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logarithms of what windows and scene hold, (n, n_outputs) each."""
+        flat = features.flatten(2)
+        inside = _Pool.apply(flat, self.windows())
+        inside = torch.einsum("ncv,vc->nv", inside, F.softplus(self.raw_weights))
+        scene = flat.mean(2) @ F.softplus(self.raw_scene_weights).T
+        return torch.log(inside + FLOOR), torch.log(scene + FLOOR)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, n_channels, rows, columns) to responses (n, n_outputs)."""
+        inside, scene = self.pooled(features)
+        now = self.parameters_by_name
+        drive = inside - now["share"] * scene
+        if self.training:
+            self.typical.lerp_(drive.detach().mean(0), 0.05)
+        return torch.exp(now["log_exponent"].exp() * (drive - self.typical))
+
+
+FIRST_WIDTH_LOG, FIRST_EXPONENT_LOG = (
+    torch.tensor(value).log().item() for value in (FIRST_WIDTH, FIRST_EXPONENT)
+)
+_UNITS = {
+    "x": ("raw_x", PLACE_UNIT, 0.0),
+    "y": ("raw_y", PLACE_UNIT, 0.0),
+    "log_width": ("raw_width", WIDTH_UNIT, FIRST_WIDTH_LOG),
+    "log_exponent": ("raw_exponent", POWER_UNIT, FIRST_EXPONENT_LOG),
+    "share": ("raw_share", POWER_UNIT, 0.0),
+}
+
+
+class Gain(nn.Module):
+    """A gain and an offset for each output: an affine head that mixes nothing."""
+
+    def __init__(self, n_outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_outputs, 1))
+        self.bias = nn.Parameter(-torch.ones(n_outputs))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Scale and shift (n, n_outputs)."""
+        return values * self.weight[:, 0] + self.bias
+
+
+class _FieldBody(nn.Module):
+    """Features and readout, called as bodies are."""
+
+    def __init__(self, features: nn.Module, readout: WindowReadout):
+        super().__init__()
+        self.features, self.readout = features, readout
+
+    def forward(self, hidden: Tensor, conditions: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return self.readout(self.features(hidden))
+
+
+class FieldEncoderNetwork(FactorisedNetwork):
+    """From image to brain through one Gaussian window per vertex.
+
+    Parameters
+    ----------
+    image_size : int or (int, int)
+        Height and width in pixels.
+    n_outputs : int
+        Number of vertices.
+    n_channels : int
+        Colour channels; 1 takes (n, height, width) as well.
+    channels, kernel_sizes : sequence of int
+        Feature maps and kernel width of each convolution.
+    largest_grid : int
+        Features are pooled until the grid has at most this many cells a side.
+    activation : {"mish", "relu"}
+        Of all convolutions but the last, whose features are made positive.
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int],
+        n_outputs: int,
+        *,
+        n_channels: int = 1,
+        channels: Sequence[int] = (16, 12),
+        kernel_sizes: Sequence[int] = (5, 3),
+        largest_grid: int = 24,
+        activation: str = "mish",
+    ):
+        super().__init__()
+        channels = check_counts("channels", channels)
+        kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
+        check_choice("activation", activation, ACTIVATIONS)
+        for name, count in [
+            ("n_outputs", n_outputs),
+            ("n_channels", n_channels),
+            ("largest_grid", largest_grid),
+        ]:
+            check_count(name, count)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.stem = ImageConv(n_channels, channels[0], kernel_sizes[0])
+        features: list[nn.Module] = []
+        for index, n_maps in enumerate(channels):
+            last = index + 1 == len(channels)
+            features += [nn.BatchNorm2d(n_maps), nn.Softplus() if last else ACTIVATIONS[activation]()]
+            if max(height, width) > largest_grid:
+                features.append(nn.AvgPool2d(2, ceil_mode=True))
+                height, width = -(-height // 2), -(-width // 2)
+            if not last:
+                features.append(ImageConv(n_maps, channels[index + 1], kernel_sizes[index + 1]))
+        readout = WindowReadout(channels[-1], (height, width), n_outputs)
+        self.body = _FieldBody(nn.Sequential(*features), readout)
+        self.head = Gain(n_outputs)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return what windows look at, (n, n_features, rows, columns), none below zero."""
+        features: Tensor = self.body.features(self.stem(inputs))
+        return features
+
+    @property
+    def readout(self) -> WindowReadout:
+        """Return the windows."""
+        readout: WindowReadout = self.body.readout
+        return readout
