@@ -79,12 +79,15 @@ class GroupMoments:
     def add(self, groups: slice, values: Tensor) -> None:
         """Add sums Y_g of shape (n_groups, n_outputs, n_columns) of some groups."""
         sizes, influence = self.sizes[groups], self.influence[groups]
-        self.total = self.total + values.sum(0, dtype=torch.float64)
+        ones = torch.ones_like(influence)
+        weights = torch.stack([ones, sizes[:, None] * ones, influence], -1).to(values.dtype)
+        # One product for all three sums, (n_outputs, 3, n_columns).
+        weighted = torch.bmm(weights.permute(1, 2, 0), values.permute(1, 0, 2)).double()
+        self.total, self.by_size, self.by_influence = (
+            before + weighted[:, i]
+            for i, before in enumerate((self.total, self.by_size, self.by_influence))
+        )
         self.squares = self.squares + (values * values).sum(0, dtype=torch.float64)
-        weights = sizes.to(values.dtype)
-        self.by_size = self.by_size + torch.einsum("g,gvl->vl", weights, values).double()
-        weights = influence.to(values.dtype)
-        self.by_influence = self.by_influence + torch.einsum("gv,gvl->vl", weights, values).double()
 
     def finish(
         self,

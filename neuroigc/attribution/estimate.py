@@ -97,7 +97,8 @@ class Estimator:
         self.team = team
         problem, per_sample = engine.problem, engine.bytes_per_sample
         self.holds = problem.n_samples * per_sample <= HELD_BYTES
-        self.largest_block = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // per_sample))
+        fitting = BLOCK_BYTES * engine.block_share // per_sample
+        self.largest_block = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, fitting))
         self.held: dict[int, BlockState] = {}
         self.sums = Sums()
         self.n_rounds = 0

@@ -42,6 +42,8 @@ __all__ = ["attribute_shard", "integrated_gradient_correlation"]
 
 # Gradients per sample at which to stop, met tolerance or not: the paper's 32 baselines x 32 steps.
 MAX_GRADIENTS = 1024
+# Components probed, of all outputs' maps together and of each one's.
+PROBED, FEWEST_PROBED = 2**21, 32
 
 
 def integrated_gradient_correlation(
@@ -330,8 +332,10 @@ def choose_engine(problem: Problem, settings: Settings) -> Engine:
     """Choose the regime that takes fewer backward passes per point."""
     head = problem.factors.head
     if head is not None and head[0].shape[1] < problem.n_outputs:
-        # Products over all outputs are what a group of samples costs.
-        return LatentEngine(problem, replace(settings, n_sample_groups=48))
+        # Products over all outputs are what a group of samples costs, and a probed component in
+        # every round; the error of many maps takes few components of each.
+        n_probe = min(settings.n_probe, max(PROBED // problem.n_outputs, FEWEST_PROBED))
+        return LatentEngine(problem, replace(settings, n_sample_groups=48, n_probe=n_probe))
     if problem.factors.stem.n_hidden > problem.samples.n_inputs:
         # Cotangents are kept per sample behind the stem, so a stem that expands is none.
         problem.factors = problem.factors.without_stem()
@@ -360,5 +364,5 @@ def _identity(model: nn.Module, problem: Problem, settings: dict[str, Any]) -> s
     members = [index.cpu().numpy() for index in problem.columns.groups]
     arrays = [tensor.float().cpu().numpy() for tensor in tensors]
     # The number tells apart states that hold other sums.
-    made = {**settings, "state": 4}
+    made = {**settings, "state": 5}
     return fingerprint(made, problem.keys, problem.strata, *arrays, *members)

@@ -99,6 +99,10 @@ class Problem:
         """Return the number of chosen outputs."""
         return self.targets.shape[1]
 
+    def cross_of(self, outputs: slice) -> Tensor:
+        """Return the covariances of some outputs, (n_strata, n_outputs, n_inputs)."""
+        return self.cross[:, outputs]
+
     def hidden_of(self, index: NDArray[np.int64]) -> Tensor:
         """Return the stem's output for some samples."""
         if self.hidden is not None:

@@ -172,7 +172,11 @@ class Totals:
         variance = variance.cpu() + covariance**2 * sums[f"{prefix}influence"].cpu()[:, None]
         if f"{prefix}noise" in sums:
             variance -= torch.minimum(sums[f"{prefix}noise"].cpu(), MOST_NOISE * variance.clamp(0))
-        errors: Tensor = (variance / self.settings["n_rounds"]).clamp(min=0).sqrt()
+        n_rounds = self.settings["n_rounds"]
+        if "spread_rounds" in sums and not prefix:
+            # Of those that told the variance.
+            n_rounds = sums["spread_rounds"].cpu()
+        errors: Tensor = (variance / n_rounds).clamp(min=0).sqrt()
         return errors
 
     def _group_influences(self, values: Tensor) -> tuple[Tensor, Tensor]:
