@@ -106,7 +106,7 @@ class Maps:
         if self.folder is None:
             self.arrays[name][rows] = values.reshape(self.arrays[name][rows].shape)
         else:
-            self._files[name].write(memoryview(np.ascontiguousarray(values)).cast("B"))
+            self._files[name].write(np.ascontiguousarray(values).data)
 
 
 def mapped(folder: Path | None, name: str) -> NDArray[Any]:

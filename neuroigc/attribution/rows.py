@@ -57,9 +57,9 @@ class RowFile:
             summed = self._read(file, start, stop)
             summed += values.detach().cpu().numpy()
             self._seek(file, start)
-            buffer = memoryview(summed).cast("B")
-            while len(buffer):
-                buffer = buffer[file.write(buffer) :]
+            left = summed.reshape(-1).view(np.uint8)
+            while len(left):
+                left = left[file.write(left.data) :]
 
     def _seek(self, file: Any, row: int) -> None:
         file.seek(row * self._row * self.dtype.itemsize)
@@ -67,12 +67,12 @@ class RowFile:
     def _read(self, file: Any, start: int, stop: int) -> NDArray[Any]:
         array: NDArray[Any] = np.empty((stop - start, *self.shape[1:]), _DTYPES[self.dtype])
         self._seek(file, start)
-        buffer = memoryview(array).cast("B")
-        while len(buffer):
-            n = file.readinto(buffer)
+        left = array.reshape(-1).view(np.uint8)
+        while len(left):
+            n = file.readinto(left.data)
             if not n:
                 raise OSError(f"{self.path} ends too early")
-            buffer = buffer[n:]
+            left = left[n:]
         return array
 
 
