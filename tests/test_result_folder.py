@@ -96,9 +96,10 @@ def stop_at_save(monkeypatch, number):
 def test_a_checkpoint_and_a_folder_belong_together(first, tmp_path, monkeypatch):
     case, path = CASES["many, let go"], tmp_path / "sums.npz"
     where = {"results": tmp_path / "maps"} if first else {}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         stop_at_save(patch, 3)
-        case.run("float64", checkpoint=path, **where)
+        with pytest.raises(KeyboardInterrupt):
+            case.run("float64", checkpoint=path, **where)
     if first:
         for other in ({}, {"results": tmp_path / "elsewhere"}):
             with pytest.raises(InputError, match="results: expected the folder that the check"):
@@ -109,9 +110,11 @@ def test_a_checkpoint_and_a_folder_belong_together(first, tmp_path, monkeypatch)
 
 
 def test_what_an_interruption_left_is_taken_over_without_a_checkpoint(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    gone = tmp_path.parent / "gone.npz"
+    with monkeypatch.context() as patch:
         stop_at_save(patch, 3)
-        CASES["many"].run("float64", results=tmp_path, checkpoint=tmp_path.parent / "gone.npz")
+        with pytest.raises(KeyboardInterrupt):
+            CASES["many"].run("float64", results=tmp_path, checkpoint=gone)
     (tmp_path / ".attributions-left.npy").write_bytes(b"half")
     result = CASES["many"].run("float64", results=tmp_path)
     assert agree(result, CASES["many"].run("float64"), "float64")

@@ -62,7 +62,9 @@ class Simulation:
         """Return the same vertices with fewer images."""
         by_image = {"images", "responses", "n_repeats"}
         kept = {
-            field.name: getattr(self, field.name)[slice(n_images if field.name in by_image else None)]
+            field.name: getattr(self, field.name)[
+                slice(n_images if field.name in by_image else None)
+            ]
             for field in fields(self)
         }
         return Simulation(**kept)
