@@ -25,6 +25,8 @@ SIZES = {"vertices": 39_548, "latents": 128, "pixels": 64, "pool": 2, "images": 
 SMALL = {"vertices": 40, "latents": 6, "pixels": 16, "pool": 2, "images": 24}
 # The paper's setting.
 N_BASELINES = N_STEPS = 32
+# Of so many products, one is followed by a plain one.
+EVERY = 8
 
 
 def add_speed(commands: Any) -> None:
@@ -49,11 +51,10 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         with _watched() as peak, _timed() as parts:
             start = time.perf_counter()
             result = integrated_gradient_correlation(model, images, targets, device="cpu", **call)
-            seconds = time.perf_counter() - start
-    plain = plain_rate(sizes)
+            seconds = time.perf_counter() - start - parts["plain"]
     one = captum_seconds(model, images, options.captum_vertices, options.captum_images)
     scaled = one * sizes["vertices"] * sizes["images"]
-    rate = parts["flop"] / parts["product"] / 1e9
+    rate, plain = (parts[f"{of}_flop"] / parts[of] / 1e9 for of in ("product", "plain"))
     row = {
         **sizes,
         "seconds": seconds,
@@ -93,20 +94,6 @@ def make_problem(sizes: dict[str, int]) -> tuple[nn.Module, Tensor, Tensor]:
     return model, images, targets.add_(torch.randn(targets.shape))
 
 
-def plain_rate(sizes: dict[str, int], n_repeats: int = 5) -> float:
-    """Return GFLOP/s of a plain product of matrices of about the same shapes."""
-    columns, inner = (sizes["pixels"] // sizes["pool"]) ** 2, 4 * sizes["latents"]
-    rows = min(sizes["vertices"], LatentEngine.most_outputs)
-    one, other, out = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(0)
-    flop, n_products, best = 2 * rows * inner * columns, 40, float("inf")
-    for _ in range(n_repeats):
-        start = time.perf_counter()
-        for _ in range(n_products):
-            torch.mm(one, other, out=out)
-        best = min(best, (time.perf_counter() - start) / n_products)
-    return flop / best / 1e9
-
-
 def captum_seconds(model: nn.Module, images: Tensor, n_vertices: int, n_images: int) -> float:
     """Return seconds that captum takes for one vertex and image, at the paper's setting."""
     from captum.attr import IntegratedGradients
@@ -140,8 +127,13 @@ class _OneVertex(nn.Module):
 
 @contextmanager
 def _timed() -> Iterator[dict[str, float]]:
-    """Take the time of gradients and of the dense product, and count its operations."""
-    parts = {"gradients": 0.0, "product": 0.0, "flop": 0.0}
+    """Take the time of gradients and of the dense product, and count its operations.
+
+    Now and then a plain product of the same shapes is timed beside it, so that both meet the same
+    busy moments.
+    """
+    names = ("gradients", "product", "product_flop", "plain", "plain_flop", "calls")
+    parts = dict.fromkeys(names, 0.0)
     differentiate, contract = LatentEngine._differentiate, LatentEngine.contract_latents
 
     def timed_gradients(self: LatentEngine, *arguments: Any) -> Tensor:
@@ -158,7 +150,15 @@ def _timed() -> Iterator[dict[str, float]]:
         # The probe has few columns, and is no part of the map.
         if maps.shape[-1] == self.problem.columns.n_columns:
             parts["product"] += time.perf_counter() - start
-            parts["flop"] += 2 * summed.shape[0] * maps.numel()
+            parts["product_flop"] += 2 * summed.shape[0] * maps.numel()
+            if parts["calls"] % EVERY == 0:
+                one, other = torch.ones(len(summed), maps[..., 0].numel()), maps.flatten(0, 1)
+                there = torch.empty_like(summed)
+                start = time.perf_counter()
+                torch.mm(one, other, out=there)
+                parts["plain"] += time.perf_counter() - start
+                parts["plain_flop"] += 2 * summed.shape[0] * maps.numel()
+            parts["calls"] += 1
         return summed
 
     LatentEngine._differentiate, LatentEngine.contract_latents = timed_gradients, timed_product
