@@ -45,7 +45,7 @@ __all__ = ["attribute_shard", "integrated_gradient_correlation"]
 # Gradients per sample at which to stop, met tolerance or not: the paper's 32 baselines x 32 steps.
 MAX_GRADIENTS = 1024
 # Components probed, of all outputs' maps together and of each one's.
-PROBED, FEWEST_PROBED = 2**21, 32
+PROBED, FEWEST_PROBED = 2**20, 32
 
 
 def integrated_gradient_correlation(
@@ -132,10 +132,10 @@ def integrated_gradient_correlation(
         each has its own, with its number in the name.
     results : path, optional
         Folder, empty or to be made, in which what there is of every output and component lives,
-        where it would be too much for memory: sums as long as they grow (28 bytes of disk for
-        each of a map, twice that with a checkpoint), then maps as .npy files. The maps of the
-        result are memory maps of these; `IGCResult.load` of the folder opens it again. For one
-        process alone.
+        where it would be too much for memory: sums as long as they grow (24 bytes of disk for
+        each number of a map, twice that with a checkpoint, and four or eight for each output and
+        pixel), then maps as .npy files. The maps of the result are memory maps of these;
+        `IGCResult.load` of the folder opens it again. For one process alone.
 
     Returns
     -------
