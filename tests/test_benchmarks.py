@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import bench_attribution
 import bench_calibration
+import bench_prf
 import benchmark_models
 import competitors
 
@@ -126,3 +127,15 @@ def test_calibration_prints_a_table_and_writes_json(command, field, tmp_path, ca
     measured = json.loads(path.read_text(encoding="utf-8"))
     assert measured["command"] == command
     assert all(0 <= row[field] <= 1 for row in measured["rows"])
+
+
+def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):
+    pytest.importorskip("captum")
+    path = tmp_path / "measured.json"
+    bench_prf.main(["speed", "--small", "--json", str(path), "--folder", str(tmp_path)])
+    assert "captum over neuroigc" in capsys.readouterr().out
+    (row,) = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert row["vertices"] == 40
+    for field in ("seconds_of_gradients", "product_gflop_s", "share_of_plain", "captum_seconds"):
+        assert row[field] > 0
+    assert not [other for other in tmp_path.iterdir() if other != path]

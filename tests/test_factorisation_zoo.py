@@ -308,9 +308,9 @@ def test_transposed_convolution_is_the_derivative(stride, dilation, padding):
         layer = shake(kind(2, 4, 3, groups=2, **options)).double()
         shape = (2, *(8, 9, 7)[:n_axes])
         stem = ModuleStem(shape, layer, numbers(1, *shape))
-        assert stem.is_plain
+        assert stem.is_convolution
         g = numbers(3, 2, stem.n_hidden)
-        fast, stem.is_plain = stem.pull(g), False
+        fast, stem.is_convolution = stem.pull(g), False
         torch.testing.assert_close(fast, stem.pull(g))
 
 
@@ -369,3 +369,31 @@ def test_attribution_of_split_modules_equals_the_reference(rng, kind, shape, reg
     sample = drawn(keys_of(x, y), n_rounds=(result.settings["n_rounds"],), y=thinned)
     expected = reference_igc_of_pairs(model, x, y, **sample)
     np.testing.assert_allclose(result.attributions, expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("mode", ["zeros", "replicate", "reflect", "circular"])
+def test_transposed_convolution_continues_edges_as_the_layer_does(mode, stride):
+    class Unsqueezed(nn.Conv2d):
+        def forward(self, inputs):
+            return super().forward(inputs.unsqueeze(1))
+
+    torch.manual_seed(0)
+    layer = Unsqueezed(1, 3, 5, stride=stride, padding=2, padding_mode=mode).double()
+    layer.requires_grad_(False)
+    stem = ModuleStem((9, 11), layer, torch.randn(2, 9, 11).double())
+    g = torch.randn(4, 2, stem.n_hidden).double()
+    assert stem.is_convolution
+    fast, stem.is_convolution = stem.pull(g), False
+    torch.testing.assert_close(fast, stem.pull(g))
+
+
+def test_a_convolution_that_computes_something_else_is_differentiated():
+    class Turned(nn.Conv2d):
+        def forward(self, inputs):
+            return super().forward(inputs).flip(-1)
+
+    torch.manual_seed(0)
+    layer = Turned(1, 3, 3).double().requires_grad_(False)
+    stem = ModuleStem((1, 6, 7), layer, torch.randn(2, 1, 6, 7).double())
+    assert not stem.is_convolution

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import comb
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from neuroigc._validation import InputError
 
 __all__ = ["GroupMoments", "Sums", "group_sums", "mixed_powers", "power_sum"]
 
@@ -38,6 +41,27 @@ class Sums:
         for name, value in other.values.items():
             self.add(name, value, dtype=value.dtype)
 
+    def rows(self, name: str, rows: slice) -> Tensor:
+        """Return some rows of a sum."""
+        return self.values[name][rows]
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Keep what a checkpoint does not hold, and return what tells it."""
+        return {}
+
+    def tidy(self) -> None:
+        """Remove what earlier checkpoints belonged to."""
+
+    def restore(self, told: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to what a checkpoint told was kept elsewhere."""
+        if told:
+            raise InputError(
+                "results",
+                expected="the folder that the checkpoint's sums are in",
+                got="none",
+                fix="Name that folder, or delete the checkpoint to start anew.",
+            )
+
     def __getitem__(self, name: str) -> Tensor:
         return self.values[name]
 
@@ -45,15 +69,19 @@ class Sums:
         return name in self.values
 
     def to_arrays(self) -> dict[str, NDArray[np.floating]]:
-        """Return the sums as arrays that can be saved."""
+        """Return the sums, but for those in files, as arrays that can be saved."""
         return {name: value.cpu().numpy() for name, value in self.values.items()}
+
+    def take(self, arrays: Mapping[str, NDArray[np.floating]], device: torch.device) -> None:
+        """Take up sums where they were left."""
+        for name, array in arrays.items():
+            self.add(name, torch.from_numpy(array).to(device), dtype=torch.from_numpy(array).dtype)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]], device: torch.device) -> Sums:
-        """Take up sums where they were left."""
+        """Return sums as they were left."""
         sums = cls()
-        for name, array in arrays.items():
-            sums.values[name] = torch.from_numpy(array).to(device)
+        sums.take(arrays, device)
         return sums
 
 
@@ -80,12 +108,15 @@ class GroupMoments:
     def add(self, groups: slice, values: Tensor) -> None:
         """Add sums Y_g of shape (n_groups, n_outputs, n_columns) of some groups."""
         sizes, influence = self.sizes[groups], self.influence[groups]
-        self.total = self.total + values.sum(0, dtype=torch.float64)
+        ones = torch.ones_like(influence)
+        weights = torch.stack([ones, sizes[:, None] * ones, influence], -1).to(values.dtype)
+        # One product for all three sums, (n_outputs, 3, n_columns).
+        weighted = torch.bmm(weights.permute(1, 2, 0), values.permute(1, 0, 2)).double()
+        self.total, self.by_size, self.by_influence = (
+            before + weighted[:, i]
+            for i, before in enumerate((self.total, self.by_size, self.by_influence))
+        )
         self.squares = self.squares + (values * values).sum(0, dtype=torch.float64)
-        weights = sizes.to(values.dtype)
-        self.by_size = self.by_size + torch.einsum("g,gvl->vl", weights, values).double()
-        weights = influence.to(values.dtype)
-        self.by_influence = self.by_influence + torch.einsum("gv,gvl->vl", weights, values).double()
 
     def finish(
         self,

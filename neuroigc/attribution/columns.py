@@ -62,11 +62,15 @@ class Columns:
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def _pooled(self, maps: Tensor) -> Tensor:
-        shaped = maps.reshape(-1, *self.input_shape)
-        height, width = self.input_shape[-2:]
-        n = self.pool
-        windows = shaped.reshape(*shaped.shape[:-2], height // n, n, width // n, n)
-        return windows.sum((-3, -1)).reshape(*maps.shape[:-1], self.n_components)
+        shaped, n = maps.reshape(-1, *self.input_shape), self.pool
+        # Adding slices is several times as fast as summing over short axes.
+        rows = shaped[..., ::n, :].clone()
+        for i in range(1, n):
+            rows += shaped[..., i::n, :]
+        pooled = rows[..., ::n].clone(memory_format=torch.contiguous_format)
+        for i in range(1, n):
+            pooled += rows[..., i::n]
+        return pooled.reshape(*maps.shape[:-1], self.n_components)
 
     def probe(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
         """Choose at most ``n`` components at random, on which numerical errors are measured.

@@ -1,4 +1,4 @@
-"""From cotangents or latents' attributions to maps, and to their sampling variance.
+"""From cotangents to maps, and to their sampling variance.
 
 The samples of a block are cut into random groups. The map is the sum over the groups; the spread
 of their influences, each the derivative of the whole covariance by the weight of its samples, is
@@ -16,12 +16,13 @@ from neuroigc.attribution.accumulators import GroupMoments, Sums, group_sums
 from neuroigc.attribution.state import BlockState
 
 if TYPE_CHECKING:
+    from neuroigc.attribution.cotangents import CotangentEngine
     from neuroigc.attribution.engine import Engine
 
-__all__ = ["add_map"]
+__all__ = ["add_map", "group_bounds"]
 
 
-def add_map(engine: Engine, state: BlockState, sums: Sums) -> tuple[Tensor, Tensor]:
+def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Tensor, Tensor]:
     """Add a block's part of the map, and of its sampling variance.
 
     Returns
@@ -32,7 +33,7 @@ def add_map(engine: Engine, state: BlockState, sums: Sums) -> tuple[Tensor, Tens
         Group of each sample.
     """
     problem, k = engine.problem, state.n_rounds
-    bounds, n = _group_bounds(engine, state), state.n_samples
+    bounds, n = group_bounds(engine, state), state.n_samples
     sizes = torch.tensor(bounds).diff().to(state.hidden.device)
     n_groups, group_of = len(sizes), torch.repeat_interleave(sizes)
     influence = problem.influence[torch.from_numpy(state.block.samples)]
@@ -41,7 +42,7 @@ def add_map(engine: Engine, state: BlockState, sums: Sums) -> tuple[Tensor, Tens
     moments = [GroupMoments(sizes, influence[:, v]) for v in engine.output_slices]
     means = [_trapezoid_means(engine, state, outputs) for outputs in engine.output_slices]
     n_components, partial = problem.columns.n_components, engine.is_partial(state.block)
-    crosses = torch.zeros_like(problem.cross[0])
+    crosses = state.hidden.new_zeros(problem.n_outputs, problem.samples.n_inputs)
     on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
     # Maps of so many rows, or of groups of them, are held at once.
     n_maps = max(engine.output_slices[0].stop, state.slopes.shape[1])
@@ -70,7 +71,7 @@ def add_map(engine: Engine, state: BlockState, sums: Sums) -> tuple[Tensor, Tens
             further = -targets[index, outputs, None] * attribution
             if problem.bank is None:
                 further -= x_sums[:, None] * (weighted / 2)
-                cross = problem.cross[state.block.stratum, outputs]
+                cross = problem.cross_of(outputs)[state.block.stratum]
                 further += engine.pull(slopes, outputs).mul_(cross / 2)
             influences = values[s] + problem.columns.reduce(further)
             on_groups[index, outputs] = influences[..., n_components:].to(on_groups.dtype)
@@ -85,7 +86,7 @@ def add_map(engine: Engine, state: BlockState, sums: Sums) -> tuple[Tensor, Tens
 
 
 def _trapezoid_means(
-    engine: Engine, state: BlockState, outputs: slice
+    engine: CotangentEngine, state: BlockState, outputs: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a block's mean attribution by trapezoids, E[c g] and E[g].
 
@@ -98,7 +99,7 @@ def _trapezoid_means(
     return (product + offset * slope) / 2, weighted, slope
 
 
-def _group_bounds(engine: Engine, state: BlockState) -> list[int]:
+def group_bounds(engine: Engine, state: BlockState) -> list[int]:
     """Cut a block's samples into random groups; return where they begin, and the end."""
     n = state.n_samples
     wanted, n_samples = engine.settings.n_sample_groups, engine.problem.n_samples

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import Sums
+from neuroigc.attribution.contraction import add_map
 from neuroigc.attribution.engine import KEPT_ROUNDS, Engine, Settings
 from neuroigc.attribution.factorisation import DenseStem
 from neuroigc.attribution.influences import GroupDeviations
@@ -138,10 +139,25 @@ class CotangentEngine(Engine):
         cross = state.targets[:n, outputs].T @ self._centred(state)[:n]
         return (cross * state.mean_slope[outputs]).sum(1)
 
+    def add_map(self, state: BlockState, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Add a block's part of the map, and of its sampling variance."""
+        return add_map(self, state, sums)
+
     def products(
         self, state: BlockState, part: slice, x: Tensor, membership: Tensor
     ) -> Iterator[Tensor]:
-        """Yield Σ_s x_s ∘ W^T D_s over groups of rows, for each slice of outputs."""
+        """Yield Σ_s x_s ∘ W^T D_s over groups of rows, for each slice of outputs.
+
+        Parameters
+        ----------
+        state : BlockState
+        part : slice
+            The rows.
+        x : Tensor of shape (n, n_inputs)
+            Their inputs.
+        membership : Tensor of shape (n_groups, n)
+            1 where a row belongs to a group, else 0.
+        """
         for outputs in self.output_slices:
             cotangents = self._cotangents(state, part, outputs)
             sums = self.problem.factors.stem.attribute(cotangents, x, membership)
@@ -203,7 +219,8 @@ class CotangentEngine(Engine):
                 mean = product.mean(0) + (stem.push_from(group, offset) @ state.mean_slope.T)[0]
                 known = state.targets[:n] * (own - mean) / 2
                 if problem.bank is None:
-                    cross = stem.push_from(group, problem.cross[stratum])
+                    cross = problem.cross_of(slice(0, problem.n_outputs))[stratum]
+                    cross = stem.push_from(group, cross)
                     known -= z[:n] @ weighted.T / 2
                     known += torch.einsum("nvh,vh->nv", state.slopes[:n], cross) / 2
                 pairs = [

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from neuroigc.attribution.accumulators import Sums
-from neuroigc.attribution.contraction import add_map
 from neuroigc.attribution.gradients import gradients
 from neuroigc.attribution.influences import GroupDeviations, add_group_influences
 from neuroigc.attribution.pairs import Block, PairRound, draw_bank_pairs, draw_pairs
@@ -76,6 +75,10 @@ class Engine(ABC):
     #: Whether `group_deviations` knows the influence of each sample by itself, and the map's
     #: `products` need not be asked.
     knows_samples = False
+    #: Outputs whose maps are made at once, at most.
+    most_outputs = 2**31
+    #: How much of the usual memory the state of a block may take.
+    block_share = 1
     #: Rounds of pairs to begin with.
     first_rounds = 4
     #: Gradients per sample that a round of pairs takes.
@@ -86,9 +89,8 @@ class Engine(ABC):
         self.probe_columns, members = problem.columns.probe(settings.n_probe, settings.seed)
         self.probe_shape, self.probe_members = members.shape, members.reshape(-1)
         self.chunk_numbers = problem.samples.chunk_numbers
-        n_maps = max(
-            1, self.chunk_numbers // max(problem.samples.n_inputs, problem.columns.n_columns)
-        )
+        widest = max(problem.samples.n_inputs, problem.columns.n_columns)
+        n_maps = min(max(1, self.chunk_numbers // widest), self.most_outputs)
         self.output_slices = [
             slice(v, min(v + n_maps, problem.n_outputs))
             for v in range(0, problem.n_outputs, n_maps)
@@ -119,20 +121,16 @@ class Engine(ABC):
         """Add a round of pairs; its number decides where on the paths points are taken."""
 
     @abstractmethod
-    def products(
-        self, state: BlockState, part: slice, x: Tensor, membership: Tensor
-    ) -> Iterator[Tensor]:
-        """Yield, for each slice of outputs, sums over groups of rows of c x g, by column.
+    def add_map(self, state: BlockState, sums: Sums) -> tuple[Tensor, Tensor] | None:
+        """Add a block's part of the map, and of its sampling variance.
 
-        Parameters
-        ----------
-        state : BlockState
-        part : slice
-            The rows.
-        x : Tensor of shape (n, n_inputs)
-            Their inputs.
-        membership : Tensor of shape (n_groups, n)
-            1 where a row belongs to a group, else 0.
+        Returns
+        -------
+        on_groups : Tensor of shape (n_sample_groups, n_outputs, n_groups)
+            Influence of random groups of samples on the values of groups of components.
+        group_of : Tensor of shape (n_samples,)
+            Group of each sample.
+            None instead of both, if the variance is known by now.
         """
 
     @abstractmethod
@@ -142,10 +140,6 @@ class Engine(ABC):
     def mean_at_probe(self, state: BlockState, outputs: slice) -> Tensor:
         """Return E[g] of a block at the probed components, (n_outputs, n)."""
         return self.pull(state.mean_slope, outputs)[:, self.probe_members]
-
-    @abstractmethod
-    def means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return E[g], E[c g] and E[x g] of a block at the input, (n_outputs, n_inputs) each."""
 
     @abstractmethod
     def cross_product(self, state: BlockState, outputs: slice) -> Tensor:
@@ -329,7 +323,7 @@ class Engine(ABC):
         ``slopes`` are sums of gradients over some samples of each stratum; the rest of the
         product is known of all samples, so that parts of the sums give parts of the product.
         """
-        cross = self.problem.cross[:, outputs]
+        cross = self.problem.cross_of(outputs)
         pulled = [self.pull(slope.to(cross.dtype), outputs) for slope in slopes]
         return torch.stack([c * g for c, g in zip(cross, pulled, strict=True)]).sum(0) / 2
 
@@ -376,8 +370,9 @@ class Engine(ABC):
 
     def contract(self, state: BlockState, sums: Sums) -> None:
         """Add a block's part of the map, and of its sampling variance."""
-        on_groups, group_of = add_map(self, state, sums)
-        if self.problem.columns.n_groups:
+        told = self.add_map(state, sums)
+        if told is not None and self.problem.columns.n_groups:
+            on_groups, group_of = told
             add_group_influences(self, state, sums, group_of, on_groups)
         if self.permuted is not None:
             add_null(self, state, self.permuted, sums)

@@ -79,6 +79,8 @@ class Estimator:
     team : Team
         Shares the blocks. Members that do not talk cannot tell the error of the whole; they take
         all gradients allowed.
+    sums : Sums, optional
+        To add to, such as sums in files.
     """
 
     def __init__(
@@ -91,15 +93,17 @@ class Estimator:
         identity: str,
         progress: bool,
         team: Team = Team(),  # noqa: B008 - immutable
+        sums: Sums | None = None,
     ) -> None:
         self.engine, self.tolerance, self.max_gradients = engine, tolerance, max_gradients
         self.checkpoint, self.identity, self.progress = checkpoint, identity, progress
         self.team = team
         problem, per_sample = engine.problem, engine.bytes_per_sample
         self.holds = problem.n_samples * per_sample <= HELD_BYTES
-        self.largest_block = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_BYTES // per_sample))
+        fitting = BLOCK_BYTES * engine.block_share // per_sample
+        self.largest_block = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, fitting))
         self.held: dict[int, BlockState] = {}
-        self.sums = Sums()
+        self.sums = Sums() if sums is None else sums
         self.n_rounds = 0
         # Of the sweep at hand: its number, its first round, the round to reach, the next block.
         self.sweep, self.sweep_start, self.sweep_end, self.next_block = 0, 0, 0, 0
@@ -279,9 +283,11 @@ class Estimator:
             "scale": self.engine.problem.scale.cpu().numpy(),
         }
         arrays |= {f"sums/{name}": a for name, a in self.sums.to_arrays().items()}
+        arrays |= {f"files/{name}": a for name, a in self.sums.snapshot().items()}
         for index, state in self.held.items() if self.holds else ():
             arrays |= {f"block{index}/{name}": a for name, a in state.to_arrays().items()}
         save_state(self.checkpoint, self.identity, arrays)
+        self.sums.tidy()
 
     def _resume(self) -> None:
         with self.team.together():
@@ -318,19 +324,15 @@ class Estimator:
                 )
         position = (int(number) for number in arrays["position"])
         self.n_rounds, self.sweep, self.sweep_start, self.sweep_end, self.next_block = position
-        device = self.engine.problem.targets.device
-        sums = {
-            name.removeprefix("sums/"): a for name, a in arrays.items() if name.startswith("sums/")
-        }
-        self.sums = Sums.from_arrays(sums, device)
+
+        def under(prefix: str) -> dict[str, NDArray[Any]]:
+            names = [name for name in arrays if name.startswith(prefix)]
+            return {name.removeprefix(prefix): arrays[name] for name in names}
+
+        self.sums.restore(under("files/"))
+        self.sums.take(under("sums/"), self.engine.problem.targets.device)
         for block in self._blocks() if self.holds else []:
-            prefix = f"block{block.index}/"
-            mine = {
-                name.removeprefix(prefix): a
-                for name, a in arrays.items()
-                if name.startswith(prefix)
-            }
-            if mine:
+            if mine := under(f"block{block.index}/"):
                 state = self.engine.open(block)
                 state.take(mine)
                 self.held[block.index] = state

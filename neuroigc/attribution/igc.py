@@ -34,7 +34,9 @@ from neuroigc.attribution.gradients import (
 )
 from neuroigc.attribution.latents import LatentEngine
 from neuroigc.attribution.problem import Problem, prepare
+from neuroigc.attribution.result_folder import ResultFolder
 from neuroigc.attribution.results import IGCResult
+from neuroigc.attribution.rows import FileSums
 from neuroigc.attribution.team import assemble_team
 from neuroigc.attribution.totals import Totals
 
@@ -42,6 +44,8 @@ __all__ = ["attribute_shard", "integrated_gradient_correlation"]
 
 # Gradients per sample at which to stop, met tolerance or not: the paper's 32 baselines x 32 steps.
 MAX_GRADIENTS = 1024
+# Components probed, of all outputs' maps together and of each one's.
+PROBED, FEWEST_PROBED = 2**20, 32
 
 
 def integrated_gradient_correlation(
@@ -63,6 +67,7 @@ def integrated_gradient_correlation(
     seed: int = 0,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
+    results: str | os.PathLike[str] | None = None,
 ) -> IGCResult:
     """Attribute the correlation of predictions and targets to the components of the input.
 
@@ -125,6 +130,12 @@ def integrated_gradient_correlation(
     checkpoint : path, optional
         File of the sums so far; if it exists, the work goes on from there. Of several processes,
         each has its own, with its number in the name.
+    results : path, optional
+        Folder, empty or to be made, in which what there is of every output and component lives,
+        where it would be too much for memory: sums as long as they grow (24 bytes of disk for
+        each number of a map, twice that with a checkpoint, and four or eight for each output and
+        pixel), then maps as .npy files. The maps of the result are memory maps of these;
+        `IGCResult.load` of the folder opens it again. For one process alone.
 
     Returns
     -------
@@ -151,8 +162,9 @@ def integrated_gradient_correlation(
         n_permutations=n_permutations, device=device, seed=seed, progress=progress,
         checkpoint=checkpoint,
     )  # fmt: skip
-    totals, _ = _run(model, inputs, targets, shard=None, **options)
-    result = totals.result()
+    folder = None if results is None else ResultFolder(Path(results))
+    totals, _ = _run(model, inputs, targets, shard=None, folder=folder, **options)
+    result = totals.result(folder)
     gaps, wanted = abs(result.completeness_gap), totals.settings["tolerance"]
     if max_gradients is None and exceeds(result.numerical_error, gaps, wanted):
         warnings.warn(
@@ -220,7 +232,7 @@ def attribute_shard(
 _DEFAULTS: dict[str, Any] = {
     name: parameter.default
     for name, parameter in inspect.signature(integrated_gradient_correlation).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name != "max_gradients"
+    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("max_gradients", "results")
 }
 
 
@@ -230,6 +242,7 @@ def _run(
     targets: Any,
     *,
     shard: tuple[int, int] | None,
+    folder: ResultFolder | None = None,
     baseline: Baseline,
     conditions: Any,
     groups: Mapping[str, Any] | None,
@@ -261,6 +274,13 @@ def _run(
         check_count("n_permutations", n_permutations, 0),
     )
     place, team = choose_device(device, model), assemble_team(shard)
+    if folder is not None and team.talks:
+        raise InputError(
+            "results",
+            expected="one process, that writes the folder",
+            got=f"{team.size} processes",
+            fix="Leave it out; or run shards (attribute_shard), and merge them.",
+        )
     # Of processes side by side, one draws the bar.
     progress = progress and not (team.talks and team.rank)
     if checkpoint is not None:
@@ -281,6 +301,7 @@ def _run(
             progress=progress,
             memory=memory,
             team=team,
+            files=None if folder is None else folder.sums,
         )
         _check_null(problem, n_permutations, memory)
         engine = choose_engine(problem, Settings(seed, batch_size, n_permutations=n_permutations))
@@ -311,6 +332,7 @@ def _run(
             identity=f"{whole} {team.rank} {team.size}",
             progress=progress,
             team=team,
+            sums=None if folder is None else FileSums(folder.sums),
         )
         many = isinstance(engine, LatentEngine)
         with remembered_slopes(borrowed) if many else nullcontext():
@@ -330,8 +352,10 @@ def choose_engine(problem: Problem, settings: Settings) -> Engine:
     """Choose the regime that takes fewer backward passes per point."""
     head = problem.factors.head
     if head is not None and head[0].shape[1] < problem.n_outputs:
-        # Products over all outputs are what a group of samples costs.
-        return LatentEngine(problem, replace(settings, n_sample_groups=48))
+        # Products over all outputs are what a group of samples costs, and a probed component in
+        # every round; the error of many maps takes few components of each.
+        n_probe = min(settings.n_probe, max(PROBED // problem.n_outputs, FEWEST_PROBED))
+        return LatentEngine(problem, replace(settings, n_sample_groups=48, n_probe=n_probe))
     if problem.factors.stem.n_hidden > problem.samples.n_inputs:
         # Cotangents are kept per sample behind the stem, so a stem that expands is none.
         problem.factors = problem.factors.without_stem()
@@ -360,5 +384,5 @@ def _identity(model: nn.Module, problem: Problem, settings: dict[str, Any]) -> s
     members = [index.cpu().numpy() for index in problem.columns.groups]
     arrays = [tensor.float().cpu().numpy() for tensor in tensors]
     # The number tells apart states that hold other sums.
-    made = {**settings, "state": 4}
+    made = {**settings, "state": 5}
     return fingerprint(made, problem.keys, problem.strata, *arrays, *members)

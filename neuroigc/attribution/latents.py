@@ -13,15 +13,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.engine import KEPT_ROUNDS, Engine
 from neuroigc.attribution.influences import GroupDeviations
+from neuroigc.attribution.latent_contraction import add_latent_map
 from neuroigc.attribution.pairs import Block
 from neuroigc.attribution.state import BlockState
 
 __all__ = ["LatentEngine"]
-
-# Samples of a block from which the mean of target times gradient is taken, for standard errors.
-N_MOMENT_SAMPLES = 32
 
 
 class LatentEngine(Engine):
@@ -29,6 +28,10 @@ class LatentEngine(Engine):
 
     keeps_inputs = True
     first_rounds = 4
+    # Rows of a product of matrices that is as fast as any.
+    most_outputs = 512
+    # Latents' maps of few samples take much; more of them make for better pairs and errors.
+    block_share = 2
 
     @property
     def head(self) -> Tensor:
@@ -60,7 +63,7 @@ class LatentEngine(Engine):
 
         state = self.start(block, slopes, self.problem.columns.n_columns + 1)
         for part in self.row_chunks(state.n_samples, self.head.shape[1]):
-            maps = self.rows(state, part)[:, None] * (state.slopes[part] + state.mean_slope) / 2
+            maps = (state.slopes[part] + state.mean_slope) * (self.rows(state, part)[:, None] / 2)
             state.probe += self._probe(state, self._columns(maps), part)
         self.close_probe(state)
         return state
@@ -75,17 +78,6 @@ class LatentEngine(Engine):
         cross = state.targets[:n, outputs].T @ self.rows(state, slice(0, n))
         return (cross * self.pull(state.mean_slope, outputs)).sum(1)
 
-    def means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return E[g], E[c g] and E[x g] of a block, (n_outputs, n_inputs) each.
-
-        The second is from some of the samples, for standard errors alone.
-        """
-        n, head = state.n_samples, self.head[outputs]
-        some = min(n, N_MOMENT_SAMPLES)
-        weighted = self._contract_latents(state.targets[:some], state.slopes[:some], outputs)
-        product = torch.einsum("nl,nkl->kl", self.rows(state, slice(0, n)), state.slopes[:n])
-        return head @ state.mean_slope, weighted / some, head @ product / n
-
     def _differentiate(self, points: Tensor, stratum: int) -> Tensor:
         """Return latents' gradients at the input (n, n_latents, n_inputs)."""
         pull = self.problem.factors.stem.pull
@@ -95,17 +87,28 @@ class LatentEngine(Engine):
         """Reduce maps (..., n_inputs) to columns and, last, their total."""
         return torch.cat([self.problem.columns.reduce(maps), maps.sum(-1, keepdim=True)], -1)
 
-    def _contract_latents(self, targets: Tensor, maps: Tensor, outputs: slice) -> Tensor:
-        """Return Σ_s c_sv Σ_k V_vk A_sk of maps (n, n_latents, any), for some outputs v."""
+    def contract_latents(
+        self, targets: Tensor, maps: Tensor, outputs: slice, out: Tensor | None = None
+    ) -> Tensor:
+        """Return Σ_s c_sv Σ_k V_vk A_sk of maps (n, n_latents, any), for some outputs v.
+
+        Parameters
+        ----------
+        targets : Tensor of shape (n, n_outputs)
+        maps : Tensor of shape (n, n_latents, any)
+        outputs : slice
+        out : Tensor of shape (n_outputs of the slice, any), optional
+            Where to put it.
+        """
         weights = (targets[:, outputs].T[:, :, None] * self.head[outputs, None]).flatten(1)
-        return weights @ maps.flatten(0, 1)
+        return torch.mm(weights, maps.flatten(0, 1), out=out)
 
     def _probe(self, state: BlockState, maps: Tensor, part: slice) -> Tensor:
         """Return the outputs' map on the probed components, and its total over all."""
         probed = torch.cat([maps[..., self.probe_columns], maps[..., -1:]], -1)
         targets = state.targets[part]
         slices = self.output_slices
-        return torch.cat([self._contract_latents(targets, probed, v) for v in slices])
+        return torch.cat([self.contract_latents(targets, probed, v) for v in slices])
 
     def advance(self, state: BlockState, shift: int) -> None:
         """Add one round of pairs to the samples' mean attributions to latents."""
@@ -151,17 +154,9 @@ class LatentEngine(Engine):
                     [values[:, :, group] @ head for values in state.pairs],
                 )
 
-    def products(
-        self, state: BlockState, part: slice, x: Tensor, membership: Tensor
-    ) -> Iterator[Tensor]:
-        """Yield the outputs' maps summed over groups of rows, for each slice of outputs."""
-        maps, targets = self._latent_maps(state, part, x), state.targets[part]
-        for outputs in self.output_slices:
-            sums = [
-                self._contract_latents(targets[rows], maps[rows], outputs)
-                for rows in membership.bool()
-            ]
-            yield torch.stack(sums)
+    def add_map(self, state: BlockState, sums: Sums) -> tuple[Tensor, Tensor] | None:
+        """Add a block's part of the map and, in the first sweep, of its sampling variance."""
+        return add_latent_map(self, state, sums)
 
     def sample_maps(self, state: BlockState, part: slice, x: Tensor) -> Iterator[Tensor]:
         """Yield rows' mean attributions, for each slice of outputs."""
@@ -169,8 +164,24 @@ class LatentEngine(Engine):
         for outputs in self.output_slices:
             yield self.head[outputs] @ maps
 
-    def _latent_maps(self, state: BlockState, part: slice, x: Tensor) -> Tensor:
+    def latent_maps(self, state: BlockState, *, with_mean: bool = True) -> Tensor:
+        """Return the samples' mean attributions to latents, (n_samples, n_latents, n_columns).
+
+        Without the mean gradient at the baselines, only what a sample's own gradients add.
+        """
+        n, columns = state.n_samples, self.problem.columns
+        maps = state.slopes.new_empty(n, state.slopes.shape[1], columns.n_columns)
+        for part in self.row_chunks(n, self.head.shape[1]):
+            x = self.rows(state, part)
+            maps[part] = self._latent_maps(state, part, x, with_mean=with_mean)
+        return maps
+
+    def _latent_maps(
+        self, state: BlockState, part: slice, x: Tensor, *, with_mean: bool = True
+    ) -> Tensor:
         """Return rows' mean attributions to latents, (n, n_latents, n_columns)."""
-        maps = self._columns(x[:, None] * (state.slopes[part] + state.mean_slope) / 2)
-        maps += (state.residual[part] / state.n_rounds).to(maps.dtype)
-        return maps[..., :-1]
+        slopes = state.slopes[part]
+        slopes = slopes + state.mean_slope if with_mean else slopes
+        maps = self.problem.columns.reduce(slopes * x[:, None]) / 2
+        maps += (state.residual[part, :, :-1] / state.n_rounds).to(maps.dtype)
+        return maps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from neuroigc.attribution.baselines import Baseline, PairedBaseline, baseline_ba
 from neuroigc.attribution.columns import Columns, check_groups
 from neuroigc.attribution.factorisation import Factors, IdentityStem, factorise
 from neuroigc.attribution.keys import combine_keys, digest_rows
+from neuroigc.attribution.rows import RowFile
 from neuroigc.attribution.samples import (
     Samples,
     check_finite,
@@ -32,6 +34,8 @@ __all__ = ["Problem", "prepare"]
 
 # Samples on which the parts of a model are compared with the whole.
 N_COMPARED = 32
+# Outputs whose covariances with the inputs are taken at once.
+OUTPUTS_AT_ONCE = 512
 
 
 @dataclass
@@ -65,7 +69,7 @@ class Problem:
         Mean baseline of each stratum.
     mean : Tensor of shape (n_strata, n_inputs)
         Mean sample of each stratum.
-    cross : Tensor of shape (n_strata, n_outputs, n_inputs)
+    cross : Tensor of shape (n_strata, n_outputs, n_inputs), or a file for each stratum
         Covariance of targets and inputs in each stratum.
     hidden : Tensor of shape (n_samples, n_hidden) or None
         Output of the stem, kept where it is smaller than the input.
@@ -86,7 +90,7 @@ class Problem:
     bank: Tensor | None
     centre: Tensor
     mean: Tensor
-    cross: Tensor
+    cross: Tensor | list[RowFile]
     hidden: Tensor | None
 
     @property
@@ -98,6 +102,12 @@ class Problem:
     def n_outputs(self) -> int:
         """Return the number of chosen outputs."""
         return self.targets.shape[1]
+
+    def cross_of(self, outputs: slice) -> Tensor:
+        """Return the covariances of some outputs, (n_strata, n_outputs, n_inputs)."""
+        if isinstance(self.cross, Tensor):
+            return self.cross[:, outputs]
+        return torch.stack([file.read(outputs) for file in self.cross]).to(self.centre.device)
 
     def hidden_of(self, index: NDArray[np.int64]) -> Tensor:
         """Return the stem's output for some samples."""
@@ -130,8 +140,12 @@ def prepare(
     progress: bool,
     memory: float = 1.0,
     team: Team = Team(),  # noqa: B008 - immutable
+    files: Path | None = None,
 ) -> Problem:
-    """Check the data, factorise the model and take all moments that need no gradient."""
+    """Check the data, factorise the model and take all moments that need no gradient.
+
+    With ``files``, a folder, what there is of each output and input component is kept there.
+    """
     samples = Samples(inputs, device, choose_dtype(model, inputs), memory)
     y = None if targets is None else _checked_targets(targets)
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
@@ -181,7 +195,13 @@ def prepare(
     hidden = example.new_zeros(n, factors.stem.n_hidden) if _keeps(factors, samples) else None
     input_keys = torch.zeros(n, dtype=torch.int64, device=device)
     sums = torch.zeros(n_strata, samples.n_inputs, dtype=torch.float64, device=device)
-    cross = torch.zeros(n_strata, len(chosen), samples.n_inputs, dtype=samples.dtype, device=device)
+    shape = len(chosen), samples.n_inputs
+    cross: Tensor | list[RowFile]
+    if files is None:
+        cross = torch.zeros(n_strata, *shape, dtype=samples.dtype, device=device)
+    else:
+        names = [f"cross{stratum}.sums" for stratum in range(n_strata)]
+        cross = [RowFile(files / name, shape, samples.dtype) for name in names]
     with team.together():
         for part, x in _stream(samples, progress, team):
             digests = digest_rows(x.cpu().numpy()).view(np.int64)
@@ -196,12 +216,19 @@ def prepare(
             for stratum in np.unique(here):
                 member = torch.from_numpy(here == stratum).to(device, torch.float64)[:, None]
                 sums[stratum] += (member.T.to(x.dtype) @ x)[0]
-                cross[stratum] += (member * c[part]).T.to(x.dtype) @ x
-    team.add(f, input_keys, sums, cross, *([] if hidden is None else [hidden]))
+                weight = 1 / stratum_sizes[stratum]
+                for start in range(0, len(chosen), OUTPUTS_AT_ONCE):
+                    rows = slice(start, min(start + OUTPUTS_AT_ONCE, len(chosen)))
+                    covariance = (weight * member * c[part, rows]).T.to(x.dtype) @ x
+                    if isinstance(cross, Tensor):
+                        cross[stratum, rows] += covariance
+                    else:
+                        cross[stratum].add(rows, covariance)
+    shared = [tensor for tensor in (cross, hidden) if isinstance(tensor, Tensor)]
+    team.add(f, input_keys, sums, *shared)
     keys = combine_keys(input_keys.cpu().numpy().view(np.uint64), *parts, strata=strata)
     sizes = torch.from_numpy(stratum_sizes).to(device, torch.float64)
     mean = sums / sizes[:, None]
-    cross /= sizes[:, None, None].to(cross.dtype)
     bank = baseline_bank(baseline, samples, seed, keys)
     centre = mean if bank is None else bank.double().mean(0).expand_as(mean)
 

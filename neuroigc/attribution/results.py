@@ -21,6 +21,7 @@ from neuroigc.attribution.intervals import (
     jackknife,
     symmetric_intervals,
 )
+from neuroigc.attribution.result_folder import MAPS, REST, mapped
 
 if TYPE_CHECKING:
     import pandas
@@ -50,7 +51,10 @@ class _Result:
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
         make_output_folder(path.parent, "path")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        self._write(path, [f.name for f in fields(self)])
+
+    def _write(self, path: Path, names: list[str]) -> None:
+        values = {name: getattr(self, name) for name in names}
         arrays: dict[str, Any] = {
             name: np.array(json.dumps(value)) if isinstance(value, dict) else np.asarray(value)
             for name, value in values.items()
@@ -61,7 +65,12 @@ class _Result:
 
     @classmethod
     def load(cls: type[Result], path: str | os.PathLike[str]) -> Result:
-        """Read a result that `save` has written.
+        """Read a result that `save` has written, or open a folder of one as memory maps.
+
+        Parameters
+        ----------
+        path : str or path
+            Of an .npz file, or of the folder that an attribution with ``results=`` has filled.
 
         Raises
         ------
@@ -70,11 +79,15 @@ class _Result:
         """
         try:
             # Opened here, because numpy leaves a damaged file open.
-            with Path(path).open("rb") as stream:
+            folder = Path(path) if Path(path).is_dir() else None
+            with (Path(path) if folder is None else folder / REST).open("rb") as stream:
                 file = np.load(stream, allow_pickle=False)
                 if isinstance(file, np.ndarray):
                     raise ValueError("a single array")
                 arrays = {name: file[name] for name in file.files}
+            if folder is not None:
+                there = [name for name in MAPS if (folder / f"{name}.npy").exists()]
+                arrays |= {name: mapped(folder, name) for name in there}
             settings = json.loads(str(arrays.get("settings", "{}")))
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
@@ -184,6 +197,10 @@ class IGCResult(_Result):
     group_attributions: NDArray[np.float32] | None = None
     scores: NDArray[np.float64] | None = None
     strata: NDArray[np.int64] | None = None
+
+    def save_rest(self, folder: Path) -> None:
+        """Write what is no map beside the maps' .npy files, which makes the folder whole."""
+        self._write(folder / REST, [f.name for f in fields(self) if f.name not in MAPS])
 
     def group_intervals(
         self,

@@ -127,7 +127,7 @@ class ModuleStem(IdentityStem):
         self.taken_shape = tuple(example.shape[1:])
         self.hidden_shape = self.given_shape = tuple(module(example).shape[1:])
         self.n_hidden = torch.Size(self.hidden_shape).numel()
-        self.is_plain = _is_plain(module)
+        self.is_convolution = self._transposes()
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Run the module."""
@@ -137,7 +137,7 @@ class ModuleStem(IdentityStem):
     def pull(self, gradients: Tensor) -> Tensor:
         """Run the module backwards."""
         flat = gradients.reshape(-1, *self.given_shape)
-        pulled = self._transposed(flat) if self.is_plain else self._differentiated(flat)
+        pulled = self._transposed(flat) if self.is_convolution else self._differentiated(flat)
         return pulled.reshape(*gradients.shape[:-1], self.n_inputs)
 
     def _differentiated(self, flat: Tensor) -> Tensor:
@@ -147,24 +147,68 @@ class ModuleStem(IdentityStem):
             (pulled,) = torch.autograd.grad(self.module(anywhere), anywhere, flat)
         return pulled
 
+    def _transposes(self) -> bool:
+        """Tell whether the derivative is a transposed convolution, by trying.
+
+        Convolutions with a forward of their own, which only arranges what comes, gain so as well.
+        """
+        layer: Any = self.module
+        known = isinstance(layer, tuple(_TRANSPOSED)) and not has_hooks(self.module)
+        if not known or len(self.given_shape) != layer.weight.ndim - 1:
+            return False
+        # Two linear maps that agree on one random vector are the same.
+        numbers = torch.Generator().manual_seed(0)
+        flat = torch.randn(2, *self.given_shape, generator=numbers).to(layer.weight)
+        expected = self._differentiated(flat)
+        try:
+            pulled = self._transposed(flat).reshape(expected.shape)
+        except RuntimeError:
+            return False
+        bound = torch.finfo(flat.dtype).eps ** 0.75
+        return bool((pulled - expected).abs().max() <= bound * expected.abs().max())
+
     def _transposed(self, flat: Tensor) -> Tensor:
         """Apply the transposed convolution, which spares running the convolution forward."""
         layer: Any = self.module
-        sizes = zip(self.taken_shape[1:], flat.shape[2:], *_geometry(layer), strict=True)
+        kernels, strides, paddings, dilations = _geometry(layer)
+        shape = self.taken_shape[-len(kernels) :]
+        continued = layer.padding_mode != "zeros" and any(paddings)
+        # Where edges are continued by other than zeros, what falls beyond them counts as well.
+        padded = [n + 2 * p for n, p in zip(shape, paddings, strict=True)] if continued else shape
+        inner = [0] * len(paddings) if continued else list(paddings)
+        weight = layer.weight.detach()
+        if flat.ndim == 4 and set(strides) == {1} == set(dilations) and layer.groups == 1:
+            # As a convolution 3 to 5 times as fast as autograd on CPUs, with few channels.
+            flipped = weight.transpose(0, 1).flip(2, 3)
+            margins = [k - 1 - p for k, p in zip(kernels, inner, strict=True)]
+            if min(margins) >= 0:
+                pulled = F.conv2d(flat, flipped, padding=margins)
+                return self._folded(pulled, paddings) if continued else pulled
+        sizes = zip(padded, flat.shape[2:], kernels, strides, inner, dilations, strict=True)
         # What the stride left over at the far border, and no output has seen.
         extra = [
             n - ((m - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)
             for n, m, kernel, stride, padding, dilation in sizes
         ]
-        weight = layer.weight.detach()
         if flat.ndim == 4:
             # On CPUs 1.2 to 4 times as fast as autograd; channels first were slower than that
             # with large strides.
             flat = flat.contiguous(memory_format=torch.channels_last)
             weight = weight.contiguous(memory_format=torch.channels_last)
-        transpose = _TRANSPOSED[type(layer)]
-        _, strides, paddings, dilations = _geometry(layer)
-        return transpose(flat, weight, None, strides, paddings, extra, layer.groups, dilations)
+        transpose = next(f for kind, f in _TRANSPOSED.items() if isinstance(layer, kind))
+        pulled = transpose(flat, weight, None, strides, inner, extra, layer.groups, dilations)
+        return self._folded(pulled, paddings) if continued else pulled
+
+    def _folded(self, pulled: Tensor, paddings: tuple[int, ...]) -> Tensor:
+        """Add what falls beyond the edges to the pixels that continue them."""
+        layer: Any = self.module
+        shape = [n - 2 * p for n, p in zip(pulled.shape[2:], paddings, strict=True)]
+        margins = [p for padding in reversed(paddings) for p in (padding, padding)]
+        with torch.enable_grad():
+            anywhere = pulled.new_zeros(*pulled.shape[:2], *shape).requires_grad_(True)
+            continued = F.pad(anywhere, margins, mode=layer.padding_mode)
+            (folded,) = torch.autograd.grad(continued, anywhere, pulled)
+        return folded
 
 
 Stem = IdentityStem
@@ -183,15 +227,11 @@ def runs_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a module is a convolution of an input continued by zeros."""
-    return (
-        type(module) in _TRANSPOSED
-        and not has_hooks(module)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
-
-
 def _geometry(layer: Any) -> tuple[tuple[int, ...], ...]:
-    return layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    """Return kernel size, stride, padding and dilation, each by dimension."""
+    padding = layer.padding
+    if isinstance(padding, str):
+        # Of even kernels, the two sides of "same" differ; what is tried here then fails.
+        same = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        padding = tuple(same) if padding == "same" else (0,) * len(layer.kernel_size)
+    return layer.kernel_size, layer.stride, padding, layer.dilation

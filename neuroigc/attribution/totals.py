@@ -25,6 +25,7 @@ from neuroigc.attribution.permutations import (
     permuted_groups,
 )
 from neuroigc.attribution.problem import Problem
+from neuroigc.attribution.result_folder import Maps, ResultFolder
 from neuroigc.attribution.results import IGCResult
 
 __all__ = ["Totals", "merge_shards"]
@@ -32,6 +33,8 @@ __all__ = ["Totals", "merge_shards"]
 # The most of a variance over samples that is taken for noise of the pairs drawn, lest a poor
 # estimate of the noise take everything.
 MOST_NOISE = 0.5
+# Numbers of maps that are finished at once.
+OUTPUT_NUMBERS = 2**20
 # Of what all members know alike, and of what each adds to.
 _COMMON = ("strata", "keys", "targets", "predictions", "scale", "correlation")
 _IDENTITY = "shard of an attribution"
@@ -104,44 +107,60 @@ class Totals:
         names = ("correlation", "scale")
         return all(is_same(self.common[name], other.common[name]) for name in names)
 
-    def result(self) -> IGCResult:
-        """Divide covariances by standard deviations, and put everything in its place."""
+    def result(self, folder: ResultFolder | None = None) -> IGCResult:
+        """Divide covariances by standard deviations, and put everything in its place.
+
+        With a folder, maps are written there, block of outputs by block.
+        """
         settings, sums = dict(self.settings), self.sums
         n_rounds, n_gradients = settings["n_rounds"], settings.pop("n_gradients")
         shape, n_components = settings.pop("shape"), settings.pop("n_components")
         dtype, n = settings["dtype"].removeprefix("torch."), len(self.common["strata"])
         correlation = self.common["correlation"]
         scale = torch.from_numpy(self.common["scale"])[:, None]
-        covariance = (sums["map"] / n_rounds).cpu() / n
-        values = covariance / scale
-        on_groups = values[:, n_components:]
-        errors = self._errors(covariance[:, :n_components]) / n / scale
+        maps = Maps(None if folder is None else folder.path)
+        kinds: dict[str, Any] = dict.fromkeys(("attributions", "standard_errors"), dtype)
+        kinds |= {"p_values": np.float64} if "null" in sums else {}
+        kinds = {name: ((len(scale), *shape), kind) for name, kind in kinds.items()}
+        total, group_covariances = np.zeros(len(scale)), []
+        step = max(1, OUTPUT_NUMBERS // n_components)
+        with maps.filling(**kinds):
+            for start in range(0, len(scale), step):
+                rows = slice(start, min(start + step, len(scale)))
+                summed = sums.rows("map", rows).cpu()
+                covariance = summed[:, :n_components] / n_rounds / n
+                group_covariances.append(summed[:, n_components:] / n_rounds / n)
+                errors = self._errors(covariance, rows=rows) / n / scale[rows]
+                values = covariance / scale[rows]
+                total[rows] = values.sum(1).numpy()
+                maps.put("attributions", rows, values.numpy().astype(dtype))
+                maps.put("standard_errors", rows, errors.numpy().astype(dtype))
+                if "null" in sums:
+                    null = sums.rows("null", rows)[..., :n_components].cpu().numpy()
+                    maps.put("p_values", rows, component_p_values(null))
+        group_covariance = torch.cat(group_covariances)
+        on_groups = group_covariance / scale
         group_errors, influences, degrees = None, None, None
+        tests: dict[str, Any] = {}
         if on_groups.shape[1]:
             if "group_influences" in sums:
                 influence, group_variance = self._group_influences(on_groups)
                 influences = influence.numpy().astype(np.float32)
                 group_errors = group_variance.clamp(min=0).sqrt() / n
             else:
-                group_errors = self._errors(covariance[:, n_components:], "group_") / n / scale
-                degrees = self._degrees_of_freedom(covariance[:, n_components:])
-        tests: dict[str, Any] = {}
-        if "null" in sums:
-            null = sums["null"].cpu().numpy()
-            tests["p_values"] = component_p_values(null[..., :n_components])
-            tests["p_values"] = tests["p_values"].reshape(len(values), *shape)
-            if on_groups.shape[1]:
-                tests |= group_p_values(self._group_null(null[..., n_components:]))
-        shape = (len(values), *shape)
+                group_errors = self._errors(group_covariance, "group_") / n / scale
+                degrees = self._degrees_of_freedom(group_covariance)
+            if "null" in sums:
+                null = sums["null"][..., n_components:].cpu().numpy()
+                tests = group_p_values(self._group_null(null))
 
         def numpy(tensor: Tensor) -> Any:
             return tensor.numpy().astype(dtype)
 
-        return IGCResult(
-            attributions=numpy(values[:, :n_components]).reshape(shape),
-            standard_errors=numpy(errors).reshape(shape),
+        result = IGCResult(
+            **maps.arrays,
             correlation=correlation,
-            completeness_gap=values[:, :n_components].sum(1).numpy() - correlation,
+            completeness_gap=total - correlation,
             numerical_error=numerical_errors(sums, n_rounds).cpu().numpy(),
             group_values=numpy(on_groups) if on_groups.shape[1] else None,
             group_standard_errors=None if group_errors is None else numpy(group_errors),
@@ -155,6 +174,10 @@ class Totals:
             strata=None if influences is None else self.common["strata"],
             **tests,
         )
+        if folder is not None:
+            result.save_rest(folder.path)
+            folder.close()
+        return result
 
     def _group_null(self, null: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return groups' values for permuted targets, exactly where samples' are known."""
@@ -167,14 +190,21 @@ class Totals:
         )
         return permuted_groups(attributions, common["targets"], given)
 
-    def _errors(self, covariance: Tensor, prefix: str = "") -> Tensor:
-        """Return sums over samples' standard deviations, from groups of samples."""
+    def _errors(self, covariance: Tensor, prefix: str = "", rows: slice = slice(None)) -> Tensor:
+        """Return sums over samples' standard deviations of some outputs, from their groups."""
         sums = self.sums
-        variance = sums[f"{prefix}spread"] - 2 * covariance * sums[f"{prefix}spread_influence"]
-        variance = variance.cpu() + covariance**2 * sums[f"{prefix}influence"].cpu()[:, None]
+        spread, by_influence, influence = (
+            sums.rows(f"{prefix}{name}", rows).cpu()
+            for name in ("spread", "spread_influence", "influence")
+        )
+        variance = spread - 2 * covariance * by_influence + covariance**2 * influence[:, None]
         if f"{prefix}noise" in sums:
             variance -= torch.minimum(sums[f"{prefix}noise"].cpu(), MOST_NOISE * variance.clamp(0))
-        errors: Tensor = (variance / self.settings["n_rounds"]).clamp(min=0).sqrt()
+        n_rounds = self.settings["n_rounds"]
+        if "spread_rounds" in sums and not prefix:
+            # Of those that told the variance.
+            n_rounds = sums["spread_rounds"].cpu()
+        errors: Tensor = (variance / n_rounds).clamp(min=0).sqrt()
         return errors
 
     def _degrees_of_freedom(self, covariance: Tensor) -> NDArray[np.float64]:

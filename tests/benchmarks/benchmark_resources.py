@@ -112,7 +112,7 @@ def _write_problem(folder: Path, n: int, n_inputs: int, width: int) -> None:
     inputs.flush()
 
 
-def _anonymous_bytes() -> int:
+def anonymous_bytes() -> int:
     """Return the memory of this process that no file backs (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
@@ -128,11 +128,11 @@ def _measure_here(folder: Path, *, mapped: bool, max_gradients: int) -> None:
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     inputs = np.load(folder / "x.npy", mmap_mode="r" if mapped else None)
     targets = np.load(folder / "y.npy")
-    samples, over = [_anonymous_bytes()], threading.Event()
+    samples, over = [anonymous_bytes()], threading.Event()
 
     def watch() -> None:
         while not over.wait(0.002):
-            samples.append(_anonymous_bytes())
+            samples.append(anonymous_bytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -143,7 +143,7 @@ def _measure_here(folder: Path, *, mapped: bool, max_gradients: int) -> None:
     seconds = time.perf_counter() - start
     over.set()
     watcher.join()
-    samples.append(_anonymous_bytes())
+    samples.append(anonymous_bytes())
     peak = (max(samples) - samples[0]) / MIB
     print(json.dumps({"gradients": result.n_gradients, "seconds": seconds, "peak_mib": peak}))
 
