@@ -89,16 +89,11 @@ class NeuralEstimator(Parametrised):
             validation = self._check_validation(validation, X.shape[1:], scalings)
 
         self.input_shape_ = tuple(int(size) for size in X.shape[1:])
-        self.network_arguments_ = {
-            **self._network_arguments(),
-            "n_conditions": 0 if conditions is None else int(self.conditions_.max()) + 1,
-            "condition_size": self.condition_size,
-            "activation": self.activation,
-            "dropout": self.dropout,
-        }
+        self.network_arguments_ = {**self._network_arguments(), **self._shared_arguments()}
         device = resolve_device(self.device)
         with seeded(self.seed, "cpu"):
             network = self._network_class(**self.network_arguments_)
+        self._begin(network, samples)
         self.history_ = train(
             network,
             samples,
@@ -114,9 +109,25 @@ class NeuralEstimator(Parametrised):
             seed=self.seed,
             progress=self.progress,
         )
+        self._finish(network, samples)
         fold_scalings(network, inputs=input_scaling, outputs=target_scaling)
         self.module_ = network
         return self
+
+    def _shared_arguments(self):
+        """Return the arguments that most networks have."""
+        return {
+            "n_conditions": int(self.conditions_.max()) + 1 if len(self.conditions_) else 0,
+            "condition_size": self.condition_size,
+            "activation": self.activation,
+            "dropout": self.dropout,
+        }
+
+    def _begin(self, network, samples):
+        """Prepare a new network for its samples; most need nothing."""
+
+    def _finish(self, network, samples):
+        """Complete a trained network, before scalings are folded in; most need nothing."""
 
     def save(self, path_prefix):
         """Write ``<path_prefix>.safetensors`` (weights) and ``<path_prefix>.json`` (the rest)."""

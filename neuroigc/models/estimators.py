@@ -11,10 +11,10 @@ from neuroigc.models.base import NeuralEstimator, pearson
 from neuroigc.models.networks import CategoricalNetwork, DecoderNetwork, EncoderNetwork
 from neuroigc.models.training import measure_scaling
 
-__all__ = ["NeuralClassifier", "NeuralDecoder", "NeuralEncoder"]
+__all__ = ["NeuralClassifier", "NeuralDecoder", "NeuralEncoder", "NeuralRegressor"]
 
 
-class _NeuralRegressor(NeuralEstimator):
+class NeuralRegressor(NeuralEstimator):
     """An estimator of numbers."""
 
     _estimator_type = "regressor"
@@ -69,7 +69,7 @@ class _NeuralRegressor(NeuralEstimator):
         return int(np.prod(self.target_shape_))
 
 
-class NeuralDecoder(_NeuralRegressor):
+class NeuralDecoder(NeuralRegressor):
     """From brain responses to features of the stimulus (IGC paper, section 4.1).
 
     Parameters
@@ -138,7 +138,7 @@ class NeuralDecoder(_NeuralRegressor):
         }
 
 
-class NeuralEncoder(_NeuralRegressor):
+class NeuralEncoder(NeuralRegressor):
     """From images to brain responses (IGC paper, section 4.2).
 
     Parameters

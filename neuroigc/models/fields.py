@@ -3,7 +3,7 @@
 Every vertex pools the same features of the image over a Gaussian of its own, divides by what the
 whole image holds, and compresses the result,
 
-    f_v(x) = gain_v (sum_c w_vc sum_p G_v(p) phi_c(p) / (sum_c u_vc mean_p phi_c(p))^q_v)^n_v + b_v :
+    f_v = gain_v (sum_c w_vc sum_p G_v(p) phi_c(p) / (sum_c u_vc mean_p phi_c(p))^q_v)^n_v + b_v :
 
 compressive spatial summation (Kay et al. 2013, J Neurophysiol 110:481) with divisive
 normalisation by the scene (Heeger 1992, Vis Neurosci 9:181), on features that are learned instead
@@ -79,9 +79,9 @@ class WindowReadout(nn.Module):
         # Running mean of the drive, so that the exponent turns the curve about its middle.
         self.register_buffer("typical", torch.zeros(n_outputs))
         rows, columns = shape
-        y, x = 1 - (torch.arange(rows) + 0.5) * 2 / rows, (torch.arange(columns) + 0.5) * 2 / columns
-        self.register_buffer("grid_y", y.repeat_interleave(columns), persistent=False)
-        self.register_buffer("grid_x", (x - 1).repeat(rows), persistent=False)
+        y, x = (2 * (torch.arange(size) + 0.5) / size - 1 for size in shape)
+        self.register_buffer("grid_y", -y.repeat_interleave(columns), persistent=False)
+        self.register_buffer("grid_x", x.repeat(rows), persistent=False)
 
     @property
     def parameters_by_name(self) -> dict[str, Tensor]:
@@ -206,7 +206,8 @@ class FieldEncoderNetwork(FactorisedNetwork):
         features: list[nn.Module] = []
         for index, n_maps in enumerate(channels):
             last = index + 1 == len(channels)
-            features += [nn.BatchNorm2d(n_maps), nn.Softplus() if last else ACTIVATIONS[activation]()]
+            positive = nn.Softplus if last else ACTIVATIONS[activation]
+            features += [nn.BatchNorm2d(n_maps), positive()]
             if max(height, width) > largest_grid:
                 features.append(nn.AvgPool2d(2, ceil_mode=True))
                 height, width = -(-height // 2), -(-width // 2)

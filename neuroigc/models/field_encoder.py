@@ -1,0 +1,185 @@
+"""The encoder for receptive fields, as an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+
+import numpy as np
+
+from neuroigc._validation import InputError
+from neuroigc.models.checks import check_number
+from neuroigc.models.estimators import NeuralRegressor
+from neuroigc.models.fields import FieldEncoderNetwork
+from neuroigc.models.training import resolve_device
+from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
+
+__all__ = ["FieldEncoder"]
+
+# Batches of images in the steps that finish the windows, and those that tell how features follow
+# contrast.
+BATCH, CONTRAST_BATCHES = 256, 2
+
+
+class FieldEncoder(NeuralRegressor):
+    """From images to brain responses, each vertex through a Gaussian window of its own.
+
+    For population receptive fields: its windows are as sharp as the data allow, where the maps of
+    a `NeuralEncoder` are as wide as its few latents make them. Network and training are those of
+    `FieldEncoderNetwork`, and at the end the windows are fitted by least squares
+    (`neuroigc.models.windows`), which also tells their errors.
+
+    Parameters
+    ----------
+    channels, kernel_sizes, largest_grid, activation
+        See `FieldEncoderNetwork`.
+    learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
+        See `neuroigc.models.training.train`.
+    device : str
+        "auto" takes a GPU if there is one.
+    seed : int
+        The same seed gives the same model.
+    progress : bool
+        Show progress bars.
+
+    Attributes
+    ----------
+    module_ : FieldEncoderNetwork
+        Maps raw images (n, size, size) or (n, n_channels, size, size) to raw responses
+        (n, n_vertices).
+    windows_ : dict of array
+        ``x``, ``y``, ``width`` (of the Gaussian) in halves of the image's side, ``exponent`` (of
+        contrast), ``share`` (of the scene that is divided by), (n_vertices,) each, and
+        ``covariance`` (n_vertices, 3, 3) of the errors of x, y and log(width / sqrt(exponent)).
+    history_ : dict of list
+        Losses, learning rate and seconds by epoch.
+    """
+
+    _network_class = FieldEncoderNetwork
+    _input_ndims = (3, 4)
+    _fitted_names = (*NeuralRegressor._fitted_names, "windows_")
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (16, 12),
+        kernel_sizes: Sequence[int] = (5, 3),
+        largest_grid: int = 24,
+        activation: str = "mish",
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-2,
+        batch_size: int = 128,
+        max_epochs: int = 12,
+        patience: int = 10,
+        validation_fraction: float = 0.1,
+        device: str = "auto",
+        seed: int = 0,
+        progress: bool = False,
+    ):
+        self.channels = channels
+        self.kernel_sizes = kernel_sizes
+        self.largest_grid = largest_grid
+        self.activation = activation
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.device = device
+        self.seed = seed
+        self.progress = progress
+
+    def receptive_fields(self, extent_deg: float) -> dict[str, np.ndarray]:
+        """Return the windows in degrees of visual angle.
+
+        Parameters
+        ----------
+        extent_deg : float
+            Side of the images.
+
+        Returns
+        -------
+        dict of array (n_vertices,)
+            ``x_deg`` (to the right), ``y_deg`` (upwards), ``size_deg`` = sigma / sqrt(exponent)
+            as is usual in the field, ``exponent``, and the standard errors ``x_error_deg``,
+            ``y_error_deg`` and ``size_error_deg``: those of least squares, which do not know what
+            features might have been learned instead.
+
+        Raises
+        ------
+        InputError
+            If the extent is no positive number.
+        """
+        self._check_fitted()
+        check_number("extent_deg", extent_deg)
+        own = {name: np.asarray(values) for name, values in self.windows_.items()}
+        half = extent_deg / 2
+        size = half * own["width"] / np.sqrt(own["exponent"])
+        errors = np.sqrt(np.diagonal(own["covariance"], axis1=1, axis2=2).clip(0))
+        return {
+            "x_deg": half * own["x"],
+            "y_deg": half * own["y"],
+            "size_deg": size,
+            "exponent": own["exponent"],
+            "x_error_deg": half * errors[:, 0],
+            "y_error_deg": half * errors[:, 1],
+            "size_error_deg": size * errors[:, 2],
+        }
+
+    def _network_arguments(self):
+        height, width = self.input_shape_[-2:]
+        if height != width:
+            raise InputError(
+                "X",
+                expected="square images, on which a window is as wide as it is high",
+                got=f"{height} x {width} pixels",
+                fix="Cut or pad them.",
+            )
+        return {
+            "image_size": height,
+            "n_channels": self.input_shape_[0] if len(self.input_shape_) == 3 else 1,
+            "n_outputs": self._n_outputs,
+            "channels": self.channels,
+            "kernel_sizes": self.kernel_sizes,
+            "largest_grid": self.largest_grid,
+        }
+
+    def _shared_arguments(self):
+        if len(self.conditions_):
+            raise InputError(
+                "conditions",
+                expected="none: every vertex, of whichever subject, has a window of its own",
+                got=f"{len(self.conditions_)} different ones",
+                fix="Fit each subject by itself.",
+            )
+        return {"activation": self.activation}
+
+    def _begin(self, network, samples):
+        place_windows(network, _batches(samples, "cpu"))
+
+    def _finish(self, network, samples):
+        device = resolve_device(self.device)
+        batches = partial(_batches, samples, device)
+        covariance = finish_windows(network, batches, progress=self.progress).cpu().numpy()
+        exponent = contrast_exponents(network, islice(batches(), CONTRAST_BATCHES))
+        now = network.readout.parameters_by_name
+        # What is known of x, y and log width - log exponent / 2.
+        mix = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, -0.5, 0]])
+        self.windows_ = {
+            "x": now["x"],
+            "y": now["y"],
+            "width": now["log_width"].exp(),
+            "exponent": exponent,
+            "share": now["share"],
+        }
+        self.windows_ = {
+            name: value.detach().cpu().double().numpy() for name, value in self.windows_.items()
+        }
+        self.windows_["covariance"] = mix @ covariance @ mix.T
+
+
+def _batches(samples, device):
+    for inputs, targets, _ in samples.batches(BATCH, device):
+        yield inputs, targets
