@@ -45,7 +45,7 @@ def test_batches_keep_rows_together_and_standardise(rng):
     x = rng.normal(5, 2, size=(50, 3))
     scaling = measure_scaling(x, argument="X")
     samples = Samples(x, x * 10, np.arange(50), input_scaling=scaling)
-    for inputs, targets, conditions in samples.batches(8, "cpu", rng):
+    for inputs, targets, conditions, _ in samples.batches(8, "cpu", rng):
         expected = (x[conditions] - x.mean(0)) / x.std(0)
         np.testing.assert_allclose(inputs, expected, atol=1e-5)
         np.testing.assert_allclose(targets, 10 * x[conditions], rtol=1e-6)
@@ -126,7 +126,7 @@ def test_best_weights_come_back_and_patience_ends(samples, rng):
     losses = history["validation_loss"]
     assert len(losses) == int(np.argmin(losses)) + 6 < 200
     with torch.no_grad():
-        inputs, targets, _ = next(validation.batches(1000, "cpu"))
+        inputs, targets, *_ = next(validation.batches(1000, "cpu"))
         loss = nn.functional.mse_loss(network(inputs), targets).item()
     assert loss == pytest.approx(min(losses), rel=1e-5)
     assert not network.training

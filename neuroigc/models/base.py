@@ -48,7 +48,7 @@ class NeuralEstimator(Parametrised):
         "history_",
     )
 
-    def fit(self, X, y, *, conditions=None, validation=None):
+    def fit(self, X, y, *, conditions=None, sample_weight=None, validation=None):
         """Train on samples.
 
         Parameters
@@ -58,6 +58,8 @@ class NeuralEstimator(Parametrised):
         y : array (n_samples, n_outputs) or (n_samples,)
         conditions : array (n_samples,) of int, optional
             For example subject numbers, 0 or greater; fed to the network beside ``X``.
+        sample_weight : array (n_samples,), optional
+            What each sample counts, above 0: for responses that are averages, the repeats.
         validation : (X, y) or (X, y, conditions), optional
             Samples for early stopping, instead of a random ``validation_fraction``.
 
@@ -76,15 +78,16 @@ class NeuralEstimator(Parametrised):
             raise InputError(
                 "y", expected="at least one target for each sample", got=f"shape {y.shape}"
             )
-        n_samples = check_same_length(X=X, y=y, conditions=conditions)
+        n_samples = check_same_length(X=X, y=y, conditions=conditions, sample_weight=sample_weight)
         if n_samples < FEWEST_SAMPLES:
             raise InputError("X", expected=f"at least {FEWEST_SAMPLES} samples", got=str(n_samples))
         conditions = self._learn_conditions(conditions)
+        weights = _checked_weights(sample_weight)
         targets, target_scaling = self._learn_targets(y)
         # One number for all pixels, so that it can be folded into a convolution.
         input_scaling = measure_scaling(X, argument="X", per_column=X.ndim == 2)
         scalings = {"input_scaling": input_scaling, "target_scaling": target_scaling}
-        samples = Samples(X, targets, conditions, **scalings)
+        samples = Samples(X, targets, conditions, weights, **scalings)
         if validation is not None:
             validation = self._check_validation(validation, X.shape[1:], scalings)
 
@@ -261,6 +264,23 @@ class NeuralEstimator(Parametrised):
         measure_scaling(targets, argument="validation[1]", per_column=False)
         conditions = self._check_conditions(conditions[0] if conditions else None)
         return Samples(inputs, targets, conditions, **scalings)
+
+
+def _checked_weights(sample_weight):
+    """Return weights of mean 1, in float32."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    fine = weights.ndim == 1 and weights.dtype.kind in "fiu"
+    if not fine or not np.isfinite(weights).all() or not (weights > 0).all():
+        raise InputError(
+            "sample_weight",
+            expected="one finite number above 0 for each sample",
+            got=f"{weights.dtype} of shape {weights.shape}"
+            + (f", from {weights.min()}" if fine and len(weights) else ""),
+            fix="Leave out samples that are not to count.",
+        )
+    return (weights / weights.mean()).astype(np.float32)
 
 
 def pearson(first, second):

@@ -20,6 +20,7 @@ __all__ = ["FieldEncoder"]
 # Batches of images in the steps that finish the windows, and those that tell how features follow
 # contrast.
 BATCH, CONTRAST_BATCHES = 256, 2
+LEAST_EXPONENT = 0.05
 
 
 class FieldEncoder(NeuralRegressor):
@@ -51,7 +52,7 @@ class FieldEncoder(NeuralRegressor):
     windows_ : dict of array
         ``x``, ``y``, ``width`` (of the Gaussian) in halves of the image's side, ``exponent`` (of
         contrast), ``share`` (of the scene that is divided by), (n_vertices,) each, and
-        ``covariance`` (n_vertices, 3, 3) of the errors of x, y and log(width / sqrt(exponent)).
+        ``covariance`` (n_vertices, 4, 4) of the errors of x, y, log(width) and exponent.
     history_ : dict of list
         Losses, learning rate and seconds by epoch.
     """
@@ -115,17 +116,22 @@ class FieldEncoder(NeuralRegressor):
         self._check_fitted()
         check_number("extent_deg", extent_deg)
         own = {name: np.asarray(values) for name, values in self.windows_.items()}
-        half = extent_deg / 2
-        size = half * own["width"] / np.sqrt(own["exponent"])
-        errors = np.sqrt(np.diagonal(own["covariance"], axis1=1, axis2=2).clip(0))
+        half, covariance = extent_deg / 2, own["covariance"]
+        # Of noisy vertices the exponent may come out as nothing, which no size goes with.
+        exponent = np.maximum(own["exponent"], LEAST_EXPONENT)
+        size = half * own["width"] / np.sqrt(exponent)
+        # Of log(size) = log(width) - log(exponent) / 2.
+        by = np.stack([np.ones_like(size), -0.5 / exponent], 1)
+        log_variance = np.einsum("vi,vij,vj->v", by, covariance[:, 2:, 2:], by)
+        errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2).clip(0))
         return {
             "x_deg": half * own["x"],
             "y_deg": half * own["y"],
             "size_deg": size,
-            "exponent": own["exponent"],
+            "exponent": exponent,
             "x_error_deg": half * errors[:, 0],
             "y_error_deg": half * errors[:, 1],
-            "size_error_deg": size * errors[:, 2],
+            "size_error_deg": size * np.sqrt(log_variance.clip(0)),
         }
 
     def _network_arguments(self):
@@ -163,10 +169,9 @@ class FieldEncoder(NeuralRegressor):
         device = resolve_device(self.device)
         batches = partial(_batches, samples, device)
         covariance = finish_windows(network, batches, progress=self.progress).cpu().numpy()
-        exponent = contrast_exponents(network, islice(batches(), CONTRAST_BATCHES))
+        some = islice(batches(), CONTRAST_BATCHES)
+        exponent, by_power = contrast_exponents(network, some)
         now = network.readout.parameters_by_name
-        # What is known of x, y and log width - log exponent / 2.
-        mix = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, -0.5, 0]])
         self.windows_ = {
             "x": now["x"],
             "y": now["y"],
@@ -177,9 +182,12 @@ class FieldEncoder(NeuralRegressor):
         self.windows_ = {
             name: value.detach().cpu().double().numpy() for name, value in self.windows_.items()
         }
-        self.windows_["covariance"] = mix @ covariance @ mix.T
+        # What is known of x, y, log width and the exponent.
+        mix = np.tile(np.eye(4, 5), (len(covariance), 1, 1))
+        mix[:, 3, 3] = by_power.cpu().numpy()
+        self.windows_["covariance"] = mix @ covariance @ mix.transpose(0, 2, 1)
 
 
 def _batches(samples, device):
-    for inputs, targets, _ in samples.batches(BATCH, device):
-        yield inputs, targets
+    for inputs, targets, _, weights in samples.batches(BATCH, device):
+        yield inputs, targets, weights

@@ -3,7 +3,11 @@
 Every vertex pools the same features of the image over a Gaussian of its own, divides by what the
 whole image holds, and compresses the result,
 
-    f_v = gain_v (sum_c w_vc sum_p G_v(p) phi_c(p) / (sum_c u_vc mean_p phi_c(p))^q_v)^n_v + b_v :
+    f_v = gain_v B((sum_c w_vc sum_p G_v(p) phi_c(p)) / (sum_c u_vc mean_p phi_c(p))^q_v) + b_v
+
+with ``B(z) = (z^k_v - 1) / k_v``, a power whose limit for small k is the logarithm (Box & Cox
+1964, J R Stat Soc B 26:211), and which goes on below, as features grow with contrast in ways of
+their own:
 
 compressive spatial summation (Kay et al. 2013, J Neurophysiol 110:481) with divisive
 normalisation by the scene (Heeger 1992, Vis Neurosci 9:181), on features that are learned instead
@@ -13,6 +17,7 @@ noisy responses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,11 +28,11 @@ from neuroigc._validation import check_choice
 from neuroigc.models.checks import check_count, check_counts
 from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
 
-__all__ = ["FieldEncoderNetwork", "WindowReadout"]
+__all__ = ["FieldEncoderNetwork", "WindowReadout", "growth"]
 
 # Parameters count in units in which they are learned as fast as weights are.
-PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 15.0
-FIRST_EXPONENT, FIRST_WIDTH = 0.6, 0.2
+PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 10.0
+FIRST_POWER, FIRST_WIDTH = 0.5, 0.2
 # Pooled features are positive; this keeps their logarithm finite.
 FLOOR = 1e-6
 
@@ -55,6 +60,15 @@ class _Pool(torch.autograd.Function):
         return to_features, to_windows
 
 
+def growth(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``(e^z - 1) / z`` and its derivative."""
+    small = z.abs() < 0.02
+    safe = torch.where(small, 1.0, z)
+    value = torch.where(small, 1 + z / 2 + z * z / 6 + z**3 / 24, torch.expm1(safe) / safe)
+    slope = torch.where(small, 0.5 + z / 3 + z * z / 8 + z**3 / 30, (safe.exp() - value) / safe)
+    return value, slope
+
+
 class WindowReadout(nn.Module):
     """Gaussian windows on a grid of features, normalisation by the scene, and a power.
 
@@ -72,7 +86,7 @@ class WindowReadout(nn.Module):
 
     def __init__(self, n_channels: int, shape: tuple[int, int], n_outputs: int):
         super().__init__()
-        for name in ("raw_x", "raw_y", "raw_width", "raw_exponent", "raw_share"):
+        for name in ("raw_x", "raw_y", "raw_width", "raw_power", "raw_share"):
             self.register_parameter(name, nn.Parameter(torch.zeros(n_outputs)))
         self.raw_weights = nn.Parameter(torch.zeros(n_outputs, n_channels))
         self.raw_scene_weights = nn.Parameter(torch.zeros(n_outputs, n_channels))
@@ -85,12 +99,12 @@ class WindowReadout(nn.Module):
 
     @property
     def parameters_by_name(self) -> dict[str, Tensor]:
-        """Return x, y, logarithms of width and exponent, and share, (n_outputs,) each."""
+        """Return x, y, logarithm of the width, power and share, (n_outputs,) each."""
         return {
             "x": PLACE_UNIT * self.raw_x,
             "y": PLACE_UNIT * self.raw_y,
             "log_width": WIDTH_UNIT * self.raw_width + FIRST_WIDTH_LOG,
-            "log_exponent": POWER_UNIT * self.raw_exponent + FIRST_EXPONENT_LOG,
+            "power": POWER_UNIT * self.raw_power + FIRST_POWER,
             "share": POWER_UNIT * self.raw_share,
         }
 
@@ -118,21 +132,24 @@ class WindowReadout(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_channels, rows, columns) to responses (n, n_outputs)."""
         inside, scene = self.pooled(features)
-        now = self.parameters_by_name
-        drive = inside - now["share"] * scene
         if self.training:
+            drive = inside - self.parameters_by_name["share"] * scene
             self.typical.lerp_(drive.detach().mean(0), 0.05)
-        return torch.exp(now["log_exponent"].exp() * (drive - self.typical))
+        return self.respond(inside, scene)
+
+    def respond(self, inside: Tensor, scene: Tensor) -> Tensor:
+        """Turn logarithms of what windows and scene hold into responses, (n, n_outputs) each."""
+        now = self.parameters_by_name
+        drive = inside - now["share"] * scene - self.typical
+        return drive * growth(now["power"] * drive)[0]
 
 
-FIRST_WIDTH_LOG, FIRST_EXPONENT_LOG = (
-    torch.tensor(value).log().item() for value in (FIRST_WIDTH, FIRST_EXPONENT)
-)
+FIRST_WIDTH_LOG = math.log(FIRST_WIDTH)
 _UNITS = {
     "x": ("raw_x", PLACE_UNIT, 0.0),
     "y": ("raw_y", PLACE_UNIT, 0.0),
     "log_width": ("raw_width", WIDTH_UNIT, FIRST_WIDTH_LOG),
-    "log_exponent": ("raw_exponent", POWER_UNIT, FIRST_EXPONENT_LOG),
+    "power": ("raw_power", POWER_UNIT, FIRST_POWER),
     "share": ("raw_share", POWER_UNIT, 0.0),
 }
 
@@ -143,7 +160,7 @@ class Gain(nn.Module):
     def __init__(self, n_outputs: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(n_outputs, 1))
-        self.bias = nn.Parameter(-torch.ones(n_outputs))
+        self.bias = nn.Parameter(torch.zeros(n_outputs))
 
     def forward(self, values: Tensor) -> Tensor:
         """Scale and shift (n, n_outputs)."""
@@ -221,6 +238,24 @@ class FieldEncoderNetwork(FactorisedNetwork):
         """Return what windows look at, (n, n_features, rows, columns), none below zero."""
         features: Tensor = self.body.features(self.stem(inputs))
         return features
+
+    def window_weights(self) -> tuple[Tensor, Tensor]:
+        """Return how outputs weigh features inside their windows, and in the scene.
+
+        Both (n_outputs, n_features, rows * columns): their sums with the features are what
+        `from_sums` takes.
+        """
+        readout = self.readout
+        windows = readout.windows()
+        inside = F.softplus(readout.raw_weights)[:, :, None] * windows[:, None]
+        scene = F.softplus(readout.raw_scene_weights)[:, :, None] / windows.shape[1]
+        return inside, scene.expand_as(inside)
+
+    def from_sums(self, inside: Tensor, scene: Tensor) -> Tensor:
+        """Return the outputs for given sums of features, (n, n_outputs) each."""
+        power = self.readout.respond(torch.log(inside + FLOOR), torch.log(scene + FLOOR))
+        outputs: Tensor = self.head(power)
+        return outputs
 
     @property
     def readout(self) -> WindowReadout:

@@ -28,14 +28,19 @@ FEWEST_SAMPLES = 10
 # Share of the training in which the learning rate rises.
 RISE = 0.2
 
-LOSSES: dict[str, Callable] = {
-    "squared_error": lambda network, inputs, targets, conditions: nn.functional.mse_loss(
-        network(inputs, conditions).float(), targets
-    ),
-    "cross_entropy": lambda network, inputs, targets, conditions: nn.functional.cross_entropy(
-        network.logits(inputs, conditions).float(), targets
-    ),
-}
+
+def _squared_error(network, inputs, targets, conditions, weights):
+    errors = nn.functional.mse_loss(network(inputs, conditions).float(), targets, reduction="none")
+    return (errors if weights is None else errors * weights[:, None]).mean()
+
+
+def _cross_entropy(network, inputs, targets, conditions, weights):
+    logits = network.logits(inputs, conditions).float()
+    errors = nn.functional.cross_entropy(logits, targets, reduction="none")
+    return (errors if weights is None else errors * weights).mean()
+
+
+LOSSES: dict[str, Callable] = {"squared_error": _squared_error, "cross_entropy": _cross_entropy}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Samples:
     inputs : array (n, *input_shape)
     targets : array (n, n_outputs) or (n,) of class numbers
     conditions : array (n,) of int, optional
+    weights : array (n,), optional
+        What samples count, on average 1.
     input_scaling, target_scaling : (mean, scale), optional
         As `measure_scaling` returns them.
     rows : array of int, optional
@@ -56,6 +63,7 @@ class Samples:
     inputs: np.ndarray
     targets: np.ndarray
     conditions: np.ndarray | None = None
+    weights: np.ndarray | None = None
     input_scaling: tuple | None = None
     target_scaling: tuple | None = None
     rows: np.ndarray = field(default=None)
@@ -77,7 +85,7 @@ class Samples:
         return Samples(**parts, rows=first), Samples(**parts, rows=second)
 
     def batches(self, batch_size, device, generator=None) -> Iterator[tuple]:
-        """Yield (inputs, targets, conditions) on ``device``; shuffled if given a generator.
+        """Yield (inputs, targets, conditions, weights), shuffled if given a generator.
 
         Every row comes exactly once. Batches differ by at most one row in length and hold at
         least two, because batch normalisation has nothing to go by in a batch of one.
@@ -89,6 +97,7 @@ class Samples:
                 _standardised(_tensor(self.inputs, batch, device), self.input_scaling),
                 _standardised(_tensor(self.targets, batch, device), self.target_scaling),
                 None if self.conditions is None else _tensor(self.conditions, batch, device),
+                None if self.weights is None else _tensor(self.weights, batch, device),
             )
 
 
@@ -305,13 +314,13 @@ def _mean_loss(network, batches, measure, step=None):
     """Return the mean loss over batches; given ``step``, train on each."""
     network.train(step is not None)
     total = n = 0
-    for inputs, targets, conditions in batches:
+    for inputs, targets, conditions, weights in batches:
         kind = inputs.device.type
         with (
             torch.set_grad_enabled(step is not None),
             torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"),
         ):
-            value = measure(network, inputs, targets, conditions)
+            value = measure(network, inputs, targets, conditions, weights)
         if step is not None:
             step(value)
         total += value.item() * len(inputs)

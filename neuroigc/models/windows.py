@@ -7,25 +7,27 @@ of Levenberg and Marquardt finish each vertex, and tell its errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from neuroigc._progress import track
-from neuroigc.models.fields import FLOOR, FieldEncoderNetwork, WindowReadout
+from neuroigc.models.fields import FLOOR, FieldEncoderNetwork, WindowReadout, growth
 
 __all__ = ["contrast_exponents", "finish_windows", "place_windows"]
 
 # Cells a side of the coarse contrast maps on which windows are placed first.
 N_CELLS = 16
-NAMES = ("x", "y", "log_width", "log_exponent", "share")
-# Contrast of images is multiplied by these to see how features follow it.
-CONTRASTS = (0.7, 1.4)
+NAMES = ("x", "y", "log_width", "power", "share")
+# Contrast of images is multiplied and divided by this to see how responses follow it.
+CONTRAST = 2**0.5
 
-# Yields standardised inputs (n, *image) and targets (n, n_outputs).
-Batches = Iterator[tuple[Tensor, Tensor]]
+# Yields standardised inputs (n, *image) and targets (n, n_outputs), and weights (n,) if any.
+Batches = Iterator[tuple[Tensor, Tensor, Tensor | None]]
 
 
 @torch.no_grad()
@@ -36,11 +38,11 @@ def place_windows(network: FieldEncoderNetwork, batches: Batches) -> None:
     ----------
     network : FieldEncoderNetwork
         Its windows are moved.
-    batches : iterator of (inputs, targets)
-        Standardised.
+    batches : iterator of (inputs, targets, weights)
+        Standardised; weights do not matter here.
     """
     cross = total = squares = n = torch.zeros(())
-    for inputs, targets in batches:
+    for inputs, targets, _ in batches:
         grey = inputs if inputs.ndim == 3 else inputs.mean(1)
         local = F.adaptive_avg_pool2d(torch.stack([grey, grey * grey], 1), N_CELLS)
         contrast = (local[:, 1] - local[:, 0] ** 2).clamp_min(0).sqrt().flatten(1)
@@ -64,79 +66,105 @@ def finish_windows(
 ) -> Tensor:
     """Fit the windows to the data, the features being as they are.
 
-    Least squares over place, width, exponent, share of normalisation, gain and offset of every
-    vertex, by Levenberg-Marquardt steps.
+    Least squares over place, width, power and share of normalisation of every vertex, with
+    gain and offset always at their best (variable projection, Golub & Pereyra 1973), by
+    Levenberg-Marquardt steps.
 
     Parameters
     ----------
     network : FieldEncoderNetwork
         In evaluation mode; its windows and head are changed.
     batches : callable
-        Returns an iterator of standardised (inputs, targets); called for every step.
+        Returns an iterator of standardised (inputs, targets, weights); called for every step.
     n_steps : int
     progress : bool
 
     Returns
     -------
     Tensor of shape (n_outputs, 5, 5)
-        Covariance of the errors of x, y, log width, log exponent and share, from the curvature
+        Covariance of the errors of x, y, log width, power and share, from the curvature
         of the error and the noise that is left.
     """
-    readout, head = network.readout, network.head
-    n_outputs = len(head.bias)
-    damping = torch.full((n_outputs,), 1e-3, dtype=torch.float64, device=head.bias.device)
-    values = _values(readout, head)
-    best, normal, downhill, n = _normal_equations(network, batches())
+    readout = network.readout
+    _centre_drive(network, batches())
+    values = torch.stack([readout.parameters_by_name[name] for name in NAMES], 1).double()
+    now = _project(*_products(network, batches()))
+    damping = torch.full_like(now.error, 1e-3)
     for _ in track(range(n_steps), show=progress, label="windows"):
-        trial = values + _step(normal, downhill, damping)
-        _set_values(readout, head, trial)
-        error, trial_normal, trial_downhill, n = _normal_equations(network, batches())
-        better = error < best
+        trial = values + _step(now.normal, now.downhill, damping)
+        _set_values(readout, trial)
+        new = _project(*_products(network, batches()))
+        better = new.error < now.error
         values = torch.where(better[:, None], trial, values)
-        best = torch.where(better, error, best)
-        normal = torch.where(better[:, None, None], trial_normal, normal)
-        downhill = torch.where(better[:, None], trial_downhill, downhill)
+        now = now.where(better, new)
         damping = torch.where(better, damping / 8, damping * 8).clamp(1e-9, 1e9)
-    _set_values(readout, head, values)
-    noise = best / max(n - normal.shape[1], 1)
-    scale = normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
-    scaled = normal * scale[:, :, None] * scale[:, None, :]
-    inverse = torch.linalg.pinv(scaled, hermitian=True) * scale[:, :, None] * scale[:, None, :]
-    covariance: Tensor = noise[:, None, None] * inverse
-    return covariance[:, : len(NAMES), : len(NAMES)]
+    _set_values(readout, values)
+    network.head.weight.copy_(now.gain[:, None])
+    network.head.bias.copy_(now.offset)
+    noise = now.error / max(now.n - len(NAMES) - 2, 1)
+    # In units in which all have about the same size.
+    scale = now.normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+    scale = scale[:, :, None] * scale[:, None, :]
+    covariance: Tensor = noise[:, None, None] * scale
+    return covariance * torch.linalg.pinv(now.normal * scale, hermitian=True)
 
 
-def _values(readout: WindowReadout, head) -> Tensor:
-    """Return all that is fitted, (n_outputs, 7)."""
-    own = readout.parameters_by_name
-    return torch.stack([*(own[name] for name in NAMES), head.weight[:, 0], head.bias], 1).double()
+@dataclass
+class _Fit:
+    """Errors of all outputs, and where they fall, gain and offset being at their best."""
+
+    error: Tensor  # (n_outputs,)
+    gain: Tensor
+    offset: Tensor
+    normal: Tensor  # (n_outputs, 5, 5): J^T J
+    downhill: Tensor  # (n_outputs, 5): J^T r
+    n: int
+
+    def where(self, better: Tensor, new: _Fit) -> _Fit:
+        """Take over what is better."""
+        parts = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                mask = better.reshape(-1, *(1,) * (value.ndim - 1))
+                parts[name] = torch.where(mask, getattr(new, name), value)
+        return _Fit(**parts, n=self.n)
 
 
-def _set_values(readout: WindowReadout, head, values: Tensor) -> None:
-    """Put what `_values` returns in its place; of no width or power are there infinitely many."""
-    *own, gain, offset = values.to(head.bias.dtype).unbind(1)
+def _centre_drive(network: FieldEncoderNetwork, batches: Batches) -> None:
+    """Let the power turn about the mean drive, so that it has a size of about one."""
+    readout = network.readout
+    share, total, n = readout.parameters_by_name["share"], 0.0, 0
+    for inputs, _, _ in batches:
+        inside, scene = readout.pooled(network.features(inputs))
+        total = total + (inside - share * scene).double().sum(0)
+        n += len(inputs)
+    readout.typical.copy_(total / n)
+
+
+def _set_values(readout: WindowReadout, values: Tensor) -> None:
+    own = values.to(readout.typical.dtype).unbind(1)
     readout.set_parameters(**dict(zip(NAMES, own, strict=True)))
-    head.weight.copy_(gain[:, None])
-    head.bias.copy_(offset)
 
 
 def _step(normal: Tensor, downhill: Tensor, damping: Tensor) -> Tensor:
     """Return the damped steps, at most so long as the quadratic model may be trusted."""
     diagonal = normal.diagonal(dim1=1, dim2=2)
-    damped = normal + torch.diag_embed(damping[:, None] * diagonal + 1e-12 * (1 + diagonal))
+    # What nothing depends on has a diagonal of zero.
+    tiny = torch.finfo(normal.dtype).tiny ** 0.5
+    damped = normal + torch.diag_embed((damping[:, None] + 1e-12) * diagonal + tiny)
     step = torch.linalg.solve(damped, downhill)
-    most = step.new_tensor([0.1, 0.1, 0.3, 0.3, 0.2])
-    longest = (step[:, :5].abs() / most).amax(1).clamp_min(1)
-    return step / longest[:, None]
+    most = step.new_tensor([0.1, 0.1, 0.3, 0.5, 0.2])
+    return step / (step.abs() / most).amax(1).clamp_min(1)[:, None]
 
 
-def _normal_equations(
-    network: FieldEncoderNetwork, batches: Batches
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Return squared errors (n_outputs,), J^T J (n_outputs, 7, 7), J^T r, and the samples."""
-    readout, head = network.readout, network.head
-    now = readout.parameters_by_name
-    windows = readout.windows()
+def _products(network: FieldEncoderNetwork, batches: Batches) -> tuple[Tensor, int]:
+    """Return weighted products of all columns with each other, and the number of samples.
+
+    The columns (8 of them, for each output) are the derivatives of the response by what is
+    fitted, the response before gain and offset, one, and the target.
+    """
+    readout = network.readout
+    now, windows = readout.parameters_by_name, readout.windows()
     inverse = torch.exp(-2 * now["log_width"])[:, None]
     across = (readout.grid_x - now["x"][:, None]) * inverse
     up = (readout.grid_y - now["y"][:, None]) * inverse
@@ -144,49 +172,69 @@ def _normal_equations(
     # Derivatives of windows that sum to one.
     moved = [windows * (d - (windows * d).sum(1, keepdim=True)) for d in (across, up, wide)]
     all_windows = torch.cat([windows, *moved])
-    weights = F.softplus(readout.raw_weights)
+    feature_weights = F.softplus(readout.raw_weights)
     scene_weights = F.softplus(readout.raw_scene_weights)
-    exponent, gain = now["log_exponent"].exp(), head.weight[:, 0]
-    n_outputs, n = len(gain), 0
-    error = gain.new_zeros(n_outputs, dtype=torch.float64)
-    normal = gain.new_zeros(n_outputs, 7, 7, dtype=torch.float64)
-    downhill = gain.new_zeros(n_outputs, 7, dtype=torch.float64)
-    for inputs, targets in batches:
+    n_outputs, n = len(windows), 0
+    products = windows.new_zeros(n_outputs, 8, 8, dtype=torch.float64)
+    for inputs, targets, weights in batches:
         flat = network.features(inputs).flatten(2)
         pooled = (flat @ all_windows.T).unflatten(2, (4, n_outputs))
-        inside, *slopes = torch.einsum("nckv,vc->knv", pooled, weights)
+        inside, *slopes = torch.einsum("nckv,vc->knv", pooled, feature_weights)
         scene = torch.log(flat.mean(2) @ scene_weights.T + FLOOR)
         drive = torch.log(inside + FLOOR) - now["share"] * scene - readout.typical
-        power = torch.exp(exponent * drive)
-        steep = gain * power * exponent
+        grown, bent = growth(now["power"] * drive)
+        steep = torch.exp(now["power"] * drive)
         columns = [steep * slope / (inside + FLOOR) for slope in slopes]
-        columns += [steep * drive, -steep * scene, power, torch.ones_like(power)]
-        jacobian = torch.stack(columns, 2).transpose(0, 1)
-        residual = (targets - gain * power - head.bias).T
-        error += (residual**2).sum(1).double()
-        normal += (jacobian.mT @ jacobian).double()
-        downhill += (jacobian.mT @ residual[:, :, None])[..., 0].double()
+        columns += [drive * drive * bent, -steep * scene]
+        columns += [drive * grown, torch.ones_like(drive), targets]
+        matrix = torch.stack(columns, 2).transpose(0, 1).double()
+        weighted = matrix if weights is None else matrix * weights[:, None].double()
+        products += weighted.mT @ matrix
         n += len(inputs)
-    return error, normal, downhill, n
+    return products, n
+
+
+def _project(products: Tensor, n: int) -> _Fit:
+    """Put gain and offset at their best, and take out of the derivatives what they can do."""
+    own, linear = slice(0, 5), slice(5, 7)
+    both, with_target = products[:, linear, linear], products[:, linear, 7:]
+    best = torch.linalg.solve(both, with_target)
+    gain, offset = best[:, 0, 0], best[:, 1, 0]
+    mixed = products[:, own, linear]
+    normal = products[:, own, own] - mixed @ torch.linalg.solve(both, mixed.mT)
+    downhill = (products[:, own, 7:] - mixed @ best)[..., 0]
+    error = products[:, 7, 7] - (with_target * best).sum((1, 2))
+    return _Fit(error, gain, offset, gain[:, None, None] ** 2 * normal, gain[:, None] * downhill, n)
 
 
 @torch.no_grad()
-def contrast_exponents(network: FieldEncoderNetwork, batches: Batches) -> Tensor:
-    """Return the power of contrast that responses follow, (n_outputs,).
+def contrast_exponents(network: FieldEncoderNetwork, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Return the power of contrast that responses follow, and what it would be for others.
 
-    Windows pool features, which need not be proportional to contrast. So the contrast of images
-    is changed, about their mean, and with it what is in the window (but not what it is divided
-    by): exponent times d log(inside) / d log(contrast).
+    Windows pool features, which need not be proportional to contrast, and responses have a gain
+    and an offset. So the contrast of images is changed about their mean, and with it what is in
+    the windows (not what it is divided by): a response ``g c^n + b`` grows ``s^n`` times as much
+    from c to s c as it did from c / s to c.
+
+    Returns
+    -------
+    exponent : Tensor of shape (n_outputs,)
+    slope : Tensor of shape (n_outputs,)
+        Its derivative by the window's power.
     """
-    slopes: list[Tensor] = []
-    for inputs, _ in batches:
+    readout = network.readout
+    power = readout.parameters_by_name["power"]
+    nudge, totals = 1e-2, torch.zeros(3, 3, len(power), device=power.device)
+    n = 0
+    for inputs, _, _ in batches:
         mean = inputs.flatten(1).mean(1).reshape(-1, *(1,) * (inputs.ndim - 1))
-        low, high = (
-            network.readout.pooled(network.features(mean + c * (inputs - mean)))[0]
-            for c in CONTRASTS
-        )
-        slopes.append(high - low)
-    slope = torch.cat(slopes).mean(0)
-    slope = slope / (torch.tensor(CONTRASTS[1]).log() - torch.tensor(CONTRASTS[0]).log())
-    exponent: Tensor = network.readout.parameters_by_name["log_exponent"].exp() * slope
-    return exponent
+        scene = readout.pooled(network.features(inputs))[1]
+        for k, contrast in enumerate((1 / CONTRAST, 1.0, CONTRAST)):
+            inside, _ = readout.pooled(network.features(mean + contrast * (inputs - mean)))
+            drive = inside - readout.parameters_by_name["share"] * scene - readout.typical
+            for p, moved in enumerate((-nudge, 0.0, nudge)):
+                totals[p, k] += (drive * growth((power + moved) * drive)[0]).sum(0)
+        n += len(inputs)
+    low, middle, high = (totals / n).unbind(1)
+    exponents = torch.log2((high - middle) / (middle - low)) / math.log2(CONTRAST)
+    return exponents[1], (exponents[2] - exponents[0]) / (2 * nudge)

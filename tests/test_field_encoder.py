@@ -1,0 +1,285 @@
+"""Encoders that look through windows: closed forms, scipy and the attribution engine."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import least_squares
+from torch import nn
+
+from neuroigc._validation import InputError
+from neuroigc.attribution import integrated_gradient_correlation
+from neuroigc.models import FieldEncoder, FieldEncoderNetwork
+from neuroigc.models.fields import WindowReadout, _Pool, growth
+from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
+
+SIZE, N_OUTPUTS = 24, 6
+FAST = {"channels": (3, 4), "kernel_sizes": (3, 3), "largest_grid": 12, "max_epochs": 3}
+
+
+@pytest.fixture
+def images(rng):
+    """Noise whose contrast varies from place to place."""
+    noise = torch.from_numpy(rng.standard_normal((300, SIZE, SIZE)).astype(np.float32))
+    coarse = torch.from_numpy(rng.standard_normal((300, 1, 6, 6)).astype(np.float32))
+    strength = nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")[:, 0]
+    return noise * torch.exp(0.7 * strength)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = FieldEncoderNetwork(
+        SIZE, N_OUTPUTS, channels=(3, 4), kernel_sizes=(3, 3), largest_grid=12
+    ).eval()
+    network.readout.set_parameters(
+        x=torch.tensor([-0.5, -0.3, 0.0, 0.2, 0.4, 0.6]),
+        y=torch.tensor([0.5, -0.5, 0.1, -0.2, 0.3, -0.4]),
+        log_width=torch.linspace(-1.8, -0.9, N_OUTPUTS),
+        power=torch.linspace(-0.3, 1.0, N_OUTPUTS),
+        share=torch.linspace(0.0, 0.6, N_OUTPUTS),
+    )
+    with torch.no_grad():
+        network.head.weight.copy_(torch.linspace(0.5, 2, N_OUTPUTS)[:, None])
+        # Features that vary as much as those of a trained network do.
+        for layer in (network.stem, network.body.features[3]):
+            layer.weight *= 6
+    return network
+
+
+def batches(images, targets, weights=None, size=64):
+    def cut():
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            yield images[part], targets[part], None if weights is None else weights[part]
+
+    return cut
+
+
+def test_is_what_the_formula_says(network, images):
+    readout, head = network.readout, network.head
+    features = network.features(images[:3]).detach().numpy()
+    assert features.min() >= 0
+    rows, columns = features.shape[2:]
+    y = 1 - (2 * np.arange(rows) + 1) / rows
+    x = (2 * np.arange(columns) + 1) / columns - 1
+    now = {name: value.detach().numpy() for name, value in readout.parameters_by_name.items()}
+    with torch.no_grad():
+        got = network(images[:3]).numpy()
+    weights, scene_weights = (
+        np.log1p(np.exp(w.detach().numpy()))
+        for w in (readout.raw_weights, readout.raw_scene_weights)
+    )
+    for v in range(N_OUTPUTS):
+        squared = (x - now["x"][v]) ** 2 + (y[:, None] - now["y"][v]) ** 2
+        window = np.exp(-squared / (2 * np.exp(now["log_width"][v]) ** 2))
+        inside = ((features * window / window.sum()).sum((2, 3)) * weights[v]).sum(1)
+        scene = (features.mean((2, 3)) * scene_weights[v]).sum(1)
+        k, quotient = now["power"][v], inside / scene ** now["share"][v]
+        expected = head.weight[v, 0].item() * (quotient**k - 1) / k + head.bias[v].item()
+        np.testing.assert_allclose(got[:, v], expected, rtol=1e-4)
+
+
+def test_features_that_no_gradient_comes_through_are_left_out_exactly(rng):
+    features = torch.from_numpy(rng.random((2, 3, 5))).requires_grad_(True)
+    windows = torch.from_numpy(rng.random((4, 5))).requires_grad_(True)
+    assert torch.autograd.gradcheck(_Pool.apply, (features, windows))
+    for v in range(4):
+        (got,) = torch.autograd.grad(
+            _Pool.apply(features, windows.detach())[..., v].sum(), features
+        )
+        torch.testing.assert_close(got, windows.detach()[v].expand_as(got))
+
+
+def test_places_windows_where_contrast_goes_along_with_responses(rng):
+    # Up and to the right, and down and to the left: neither a flip nor a transpose agrees.
+    images = torch.from_numpy(rng.standard_normal((400, SIZE, SIZE)).astype(np.float32))
+    strength = torch.from_numpy(rng.random((400, 2)).astype(np.float32)) * 3 + 0.1
+    images[:, 2:8, 12:18] *= strength[:, :1, None]
+    images[:, 18:22, 1:5] *= strength[:, 1:, None]
+    network = FieldEncoderNetwork(SIZE, 2, channels=(2,), kernel_sizes=(3,))
+    targets = (strength - strength.mean(0)) / strength.std(0)
+    place_windows(network, batches(images, targets)())
+    now = network.readout.parameters_by_name
+    np.testing.assert_allclose(now["x"].detach(), [0.25, -0.75], atol=0.15)
+    np.testing.assert_allclose(now["y"].detach(), [0.583, -0.667], atol=0.15)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_finished_windows_are_those_of_scipy(network, images, rng, weighted):
+    network, images = network.double(), images.double()
+    with torch.no_grad():
+        targets = network(images)
+        targets = targets + 0.1 * targets.std(0) * torch.randn(targets.shape)
+    weights = torch.from_numpy(rng.random(len(images))) + 0.5 if weighted else None
+    readout, head = network.readout, network.head
+    truth = {name: value.detach().clone() for name, value in readout.parameters_by_name.items()}
+    readout.set_parameters(
+        x=truth["x"] + 0.05, y=truth["y"] - 0.05, log_width=truth["log_width"] + 0.1
+    )
+    covariance = finish_windows(network, batches(images, targets, weights), n_steps=12).numpy()
+    found = torch.stack([*readout.parameters_by_name.values()], 1).detach().double().numpy()
+    features = network.features(images).detach().double().flatten(2).numpy()
+    grid_x, grid_y = readout.grid_x.double().numpy(), readout.grid_y.double().numpy()
+    w, u = (
+        nn.functional.softplus(raw).detach().double().numpy()
+        for raw in (readout.raw_weights, readout.raw_scene_weights)
+    )
+    scale = 1 if weights is None else weights.double().sqrt().numpy()
+
+    def residuals(p, v):
+        squared = (grid_x - p[0]) ** 2 + (grid_y - p[1]) ** 2
+        window = np.exp(-squared / (2 * np.exp(2 * p[2])))
+        inside = np.log((features @ (window / window.sum())) @ w[v] + 1e-6)
+        scene = np.log(features.mean(2) @ u[v] + 1e-6)
+        drive = inside - p[4] * scene - readout.typical[v].item()
+        predicted = p[5] * np.expm1(p[3] * drive) / p[3] + p[6]
+        return (predicted - targets[:, v].double().numpy()) * scale
+
+    for v in range(N_OUTPUTS):
+        start = [*found[v], head.weight[v, 0].item(), head.bias[v].item()]
+        fit = least_squares(residuals, start, args=(v,), x_scale="jac", xtol=1e-12, ftol=1e-12)
+        error = np.sqrt(np.diag(covariance[v]))
+        # Far closer than the data can tell.
+        assert (np.abs(fit.x[:5] - found[v]) < 0.05 * error + 1e-4).all()
+        noise = 2 * fit.cost / (len(images) - 7)
+        expected = noise * np.linalg.inv(fit.jac.T @ fit.jac)[:5, :5]
+        np.testing.assert_allclose(np.diag(covariance[v]), np.diag(expected), rtol=0.05)
+
+
+def test_reported_errors_are_those_made(network, images):
+    with torch.no_grad():
+        clean = network(images)
+    readout = network.readout
+    truth = torch.stack([*readout.parameters_by_name.values()], 1).detach()
+    z = []
+    for seed in range(12):
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+        readout.set_parameters(**dict(zip(readout.parameters_by_name, truth.T, strict=True)))
+        targets = clean + 0.2 * clean.std(0) * noise
+        covariance = finish_windows(network, batches(images, targets), n_steps=8)
+        found = torch.stack([*readout.parameters_by_name.values()], 1).detach()
+        z.append((found - truth) / covariance.diagonal(dim1=1, dim2=2).sqrt())
+    z = torch.stack(z)[..., :3]
+    assert 0.75 < z.square().mean().sqrt() < 1.3
+    assert z.mean().abs() < 0.3
+
+
+@pytest.mark.parametrize("z", [-3.0, -0.021, -0.019, 0.0, 1e-4, 0.019, 0.021, 2.0])
+def test_growth_and_its_slope(z):
+    z = torch.tensor(z, dtype=torch.float64, requires_grad=True)
+    value, slope = growth(z)
+    exact = np.expm1(z.item()) / z.item() if z.item() else 1.0
+    assert abs(value.item() - exact) < 1e-8
+    (by_torch,) = torch.autograd.grad(value, z)
+    assert abs(by_torch.item() - slope.item()) < 1e-6
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_exponent_of_contrast_counts_what_features_do_to_it(network, power, floor):
+    """Features c^power above a floor: of a window's power k, what is left is c^(k power)."""
+
+    class Contrast(nn.Module):
+        def forward(self, hidden):
+            deviation = hidden - hidden.mean((1, 2), keepdim=True)
+            contrast = (deviation**2).mean((1, 2), keepdim=True).sqrt()
+            return (contrast**power + floor)[:, None].expand(-1, 4, 12, 12)
+
+    network.stem, network.body.features = nn.Identity(), Contrast()
+    images = torch.randn(20, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) + 3
+    found, slope = contrast_exponents(network, batches(images, images)())
+    k = network.readout.parameters_by_name["power"]
+    if floor == 0:
+        torch.testing.assert_close(found, k * power, rtol=2e-2, atol=1e-2)
+        torch.testing.assert_close(slope, torch.full_like(k, power), rtol=2e-2, atol=1e-2)
+        return
+    low, middle, high = (2 ** (step * power / 2) + floor for step in (-1, 0, 1))
+    expected = 2 * torch.log2((high**k - middle**k) / (middle**k - low**k))
+    torch.testing.assert_close(found, expected, rtol=3e-2, atol=2e-2)
+
+
+def simulated(rng, n=700):
+    """Responses to contrast in two places; half of them of either exponent."""
+    x, y = np.array([-2.0, 1.5, 0.0, 2.0]), np.array([1.0, -2.0, 0.5, 2.0])
+    degrees = ((np.arange(SIZE) + 0.5) / SIZE - 0.5) * 8
+    coarse = torch.from_numpy(rng.standard_normal((n, 1, 8, 8)).astype(np.float32))
+    strength = nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")[:, 0].numpy()
+    images = rng.standard_normal((n, SIZE, SIZE)) * np.exp(0.8 * strength)
+    squared = (degrees - x[:, None, None]) ** 2 + (-degrees[:, None] - y[:, None, None]) ** 2
+    window = np.exp(-squared / (2 * 0.8**2))
+    energy = np.sqrt((images[:, None] ** 2 * window).sum((2, 3)))
+    responses = energy / energy.std(0) + 0.2 * rng.standard_normal((n, 4))
+    return images.astype(np.float32), responses.astype(np.float32), x, y
+
+
+def test_finds_receptive_fields_that_attribution_confirms(rng, tmp_path):
+    images, responses, x, y = simulated(rng)
+    encoder = FieldEncoder(**{**FAST, "max_epochs": 8}).fit(images, responses)
+    fields = encoder.receptive_fields(8.0)
+    np.testing.assert_allclose(fields["x_deg"], x, atol=0.25)
+    np.testing.assert_allclose(fields["y_deg"], y, atol=0.25)
+    assert (fields["x_error_deg"] > 0).all()
+    assert (fields["x_error_deg"] < 0.3).all()
+    assert (encoder.correlation(images, responses) > 0.7).all()
+    twin = FieldEncoder.load(encoder.save(tmp_path / "encoder") or tmp_path / "encoder")
+    np.testing.assert_array_equal(twin.predict(images[:5]), encoder.predict(images[:5]))
+    for name, values in twin.receptive_fields(8.0).items():
+        np.testing.assert_allclose(values, fields[name], rtol=1e-12)
+
+    result = integrated_gradient_correlation(
+        encoder.module_, images[:120], responses[:120], pool=2, max_gradients=9
+    )
+    np.testing.assert_allclose(
+        result.correlation, encoder.correlation(images[:120], responses[:120]), atol=1e-5
+    )
+    degrees = ((np.arange(12) + 0.5) / 12 - 0.5) * 8
+    weights = result.attributions.clip(0)
+    weights = weights / weights.sum((1, 2), keepdims=True)
+    np.testing.assert_allclose((weights.sum(1) * degrees).sum(1), x, atol=0.8)
+    np.testing.assert_allclose((weights.sum(2) * -degrees).sum(1), y, atol=0.8)
+
+
+def test_same_seed_same_windows_and_weights_count(rng):
+    images, responses, *_ = simulated(rng, 120)
+    one, again = (FieldEncoder(**FAST).fit(images, responses) for _ in range(2))
+    np.testing.assert_array_equal(one.windows_["x"], again.windows_["x"])
+    ones = FieldEncoder(**FAST).fit(images, responses, sample_weight=np.full(120, 7))
+    np.testing.assert_allclose(ones.windows_["x"], one.windows_["x"], atol=1e-5)
+    some = FieldEncoder(**FAST).fit(images, responses, sample_weight=np.arange(1, 121))
+    assert np.abs(some.windows_["x"] - one.windows_["x"]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"images": np.zeros((120, 24, 20), np.float32)}, "square images"),
+        ({"conditions": np.zeros(120, int)}, "conditions: expected none"),
+        ({"sample_weight": np.zeros(120)}, "sample_weight: expected one finite number above 0"),
+        ({"sample_weight": np.ones(119)}, "119"),
+    ],
+)
+def test_bad_input(rng, change, match):
+    images, responses, *_ = simulated(rng, 120)
+    images = change.pop("images", images)
+    with pytest.raises(InputError, match=match):
+        FieldEncoder(**FAST).fit(images, responses, **change)
+
+
+def test_extent_is_checked_and_scales(rng):
+    images, responses, *_ = simulated(rng, 120)
+    encoder = FieldEncoder(**FAST).fit(images, responses)
+    near, far = encoder.receptive_fields(4.0), encoder.receptive_fields(8.0)
+    for name in ("x_deg", "y_deg", "size_deg", "x_error_deg", "size_error_deg"):
+        np.testing.assert_allclose(2 * near[name], far[name])
+    with pytest.raises(InputError, match="extent_deg"):
+        encoder.receptive_fields(0)
+
+
+def test_colour_images_and_readout_alone(rng):
+    images = rng.standard_normal((100, 3, 16, 16)).astype(np.float32)
+    responses = np.abs(images[:, :, 4:8, 8:12]).mean((1, 2, 3))
+    encoder = FieldEncoder(**FAST).fit(images, responses)
+    assert encoder.predict(images).shape == (100,)
+    readout = WindowReadout(2, (4, 6), 3)
+    assert readout(torch.rand(5, 2, 4, 6)).shape == (5, 3)
+    torch.testing.assert_close(readout.windows().sum(1), torch.ones(3))
