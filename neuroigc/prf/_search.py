@@ -281,7 +281,8 @@ def propagate_errors(fit: Fit, errors: Tensor, field: Field, width_deg: float) -
     """
     size = fit.parameters[:, 2].exp()
     along_x, along_y = (
-        _powers(axis, fit.parameters[:, i], size)[:, :3] for i, axis in enumerate((field.x, field.y))
+        _powers(axis, fit.parameters[:, i], size)[:, :3]
+        for i, axis in enumerate((field.x, field.y))
     )
     # g, u g, v g and (u^2 + v^2) g on the pixels, (n, 4, h, w).
     powers = ((0, 0), (1, 0), (0, 1), (2, 0), (0, 2))
