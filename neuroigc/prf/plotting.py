@@ -251,7 +251,11 @@ def plot_calibration(calibration: Calibration, *, n_bins: int = 8) -> Figure:
     sizes.plot(ends, np.exp(intercept) * ends**slope, color="C3", label=f"fit, slope {slope:.2f}")
     sizes.plot(ends, ends, color="0.4", linestyle="--", linewidth=1, label="identity")
     sizes.set(xscale="log", yscale="log")
-    sizes.set(xlabel="true size (deg)", ylabel="estimated size (deg)", title=f"n = {used.sum()}")
+    sizes.set(
+        xlabel="true size (deg)",
+        ylabel="estimated size (deg)",
+        title=f"{used.sum()} of {len(used)} phantoms",
+    )
 
     # On the same logarithmic axes a few bad fits do not hide the others.
     errors = calibration.errors()["centre_error_deg"].to_numpy()
