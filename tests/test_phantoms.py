@@ -35,9 +35,7 @@ def test_signal_in_closed_form(images, exponents, normalisation):
         signal = []
         for image in images:
             x = image - image.mean()
-            mean, square = (
-                gaussian_filter(v, 1.5, mode="nearest", truncate=4) for v in (x, x**2)
-            )
+            mean, square = (gaussian_filter(v, 1.5, mode="nearest", truncate=4) for v in (x, x**2))
             contrast = np.sqrt(np.maximum(square - mean**2, 0))
             pooled = 0.0
             for row in range(18):
@@ -94,7 +92,8 @@ def test_ranges_are_filled_and_kept(images):
         (phantoms.exponent, 0.25, 1.0),
     ):
         shares = (values - low) / (high - low)
-        assert (0 <= shares.min() < 0.01) and (0.99 < shares.max() <= 1)
+        assert 0 <= shares.min() < 0.01
+        assert 0.99 < shares.max() <= 1
         assert abs(shares.mean() - 0.5) < 0.04
     few = phantoms[[3, 1]]
     np.testing.assert_array_equal(few.responses, phantoms.responses[:, [3, 1]])
