@@ -105,7 +105,7 @@ def test_equal_seeds_make_equal_phantoms_whatever_the_memory(images, monkeypatch
     first = make_phantoms(images, seed=3, **options)
     again = make_phantoms(torch.from_numpy(images), seed=3, **options)
     other = make_phantoms(images, seed=4, **options)
-    monkeypatch.setattr("neuroigc.prf.phantoms._N_WEIGHTS_PER_BLOCK", 7 * 18 * 24)
+    monkeypatch.setattr("neuroigc.prf.phantoms._N_VALUES_PER_BLOCK", 7 * 18 * 24)
     monkeypatch.setattr("neuroigc.prf.phantoms._N_PIXELS_PER_BATCH", 11 * 18 * 24)
     cut = make_phantoms(images, seed=3, **options)
     for field in fields(first):

@@ -16,6 +16,8 @@ from neuroigc.prf.result import PRFResult
 __all__ = ["Calibration", "calibrate_prfs", "learn_calibration"]
 
 _LEAST_PHANTOMS = 30
+# Estimates that hardly follow the truth cannot be told apart, and nothing would bring them back.
+_LEAST_SLOPE = 0.1
 _SOURCES = ("auto", "reported", "neighbours")
 
 
@@ -150,7 +152,11 @@ def learn_calibration(
     sources = _SOURCES[1:] if errors == "auto" else (errors,)
     if not phantom_fields.has_errors:
         sources = ("neighbours",)
-    options = {"n_neighbours": n_neighbours, "least": _LEAST_PHANTOMS}
+    options = {
+        "n_neighbours": n_neighbours,
+        "least": _LEAST_PHANTOMS,
+        "least_slope": _LEAST_SLOPE,
+    }
     learned = [
         learn(phantom_fields, phantoms, quality, source=source, **options) for source in sources
     ]

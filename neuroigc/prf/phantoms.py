@@ -26,7 +26,7 @@ _WINDOW_PIXELS = 1.5
 # Contrast below this is rounding: images hold steps of 1/255.
 _LEAST_CONTRAST = 1e-6
 _N_PIXELS_PER_BATCH = 2**20
-_N_WEIGHTS_PER_BLOCK = 2**23
+_N_VALUES_PER_BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +161,8 @@ def make_phantoms(
     along_x, along_y = _gaussians(x, y, sigma, pixel_centres(height, width, extent), extent)
     ratio = ratio * np.minimum(along_x.sum(0) * along_y.sum(0), 1)
     responses = np.empty((n_images, n_phantoms), dtype=np.float32)
-    # Pooling weights of all phantoms at once are too much for large images.
-    n_per_block = max(1, _N_WEIGHTS_PER_BLOCK // (height * width))
+    # All phantoms at once are too much where images are large, or many.
+    n_per_block = max(1, _N_VALUES_PER_BLOCK // max(height * width, n_images))
     blocks = [slice(i, i + n_per_block) for i in range(0, n_phantoms, n_per_block)]
     for block in track(blocks, show=progress, label="Phantoms"):
         weights = (along_y[:, None, block] * along_x[:, block]).reshape(height * width, -1)
