@@ -131,7 +131,9 @@ class PRFResult:
         for name in ("x_deg", "y_deg"):
             value, error = getattr(self, name), getattr(self, name.replace("_deg", "_error_deg"))
             found[name] = value - z * error, value + z * error
-        factor = np.exp(z * self.size_error_deg / self.size_deg)
+        # Of a size that is not determined at all, the interval is everything.
+        with np.errstate(over="ignore"):
+            factor = np.exp(z * self.size_error_deg / self.size_deg)
         found["size_deg"] = self.size_deg / factor, self.size_deg * factor
         return found
 
