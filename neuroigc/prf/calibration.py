@@ -129,7 +129,10 @@ def learn_calibration(
     Errors are scaled by a quantile of the phantoms' own (conformal prediction; Vovk, Gammerman &
     Shafer 2005; Papadopoulos, Gammerman & Vovk 2008): intervals cover 95 % of vertices that are
     drawn like the phantoms, whatever the distribution of errors. Real vertices are drawn
-    differently: they cover as well as phantoms stand for them.
+    differently: they cover as well as phantoms stand for them. That is little risk for centres.
+    Calibrated sizes depend on the exponents and the normalisation of the phantoms, the more so
+    the less map sizes follow true ones (a slope far below 1): then compare them between vertices
+    of one area rather than between areas.
     """
     check_raw("phantom_fields", phantom_fields)
     n_phantoms = len(phantoms)

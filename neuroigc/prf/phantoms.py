@@ -129,6 +129,11 @@ def make_phantoms(
     Notes
     -----
     Compressive spatial summation: Kay, Winawer, Mezer & Wandell 2013, J Neurophysiol 110:481.
+
+    Maps follow ``sigma = size * sqrt(exponent)`` and the normalisation, not the size alone: maps
+    of equal size are narrower where the exponent is low or the normalisation strong. Where an
+    area's are known, make phantoms like it; with wide ranges they stand for the average.
+
     Memory beyond the responses does not grow with the number of images.
     """
     images = images if isinstance(images, Tensor) else np.asanyarray(images)
