@@ -261,6 +261,89 @@ def test_result_as_table_and_file(tmp_path, fields):
         PRFResult.load(tmp_path / "other.npz")
 
 
+@pytest.mark.parametrize("width", [0.0, 0.4])
+def test_errors_are_those_of_repeated_fits(rng, width):
+    x_deg, _ = pixel_centres(24, 24, EXTENT)
+    root = np.eye(24)
+    if width:
+        distance = x_deg - x_deg[:, None]
+        values, vectors = np.linalg.eigh(np.exp(-0.5 * (distance / width) ** 2))
+        root = vectors * np.sqrt(np.maximum(values, 0))
+    # Errors differ from pixel to pixel.
+    spread = 0.02 + 0.08 * rng.uniform(size=(24, 24))
+    for x, y, size in ((0.7, -1.2, 0.9), (3.6, 1.0, 1.4)):
+        noise = spread * (root @ rng.standard_normal((600, 24, 24)) @ root.T)
+        maps = gaussians([x], [y], [size], shape=(24, 24)) + noise
+        errors = np.broadcast_to(spread, maps.shape)
+        fit = fit_prf(maps, extent_deg=EXTENT, standard_errors=errors, error_width_deg=width)
+        for name, values in (
+            ("x_error_deg", fit.x_deg),
+            ("y_error_deg", fit.y_deg),
+            ("size_error_deg", fit.size_deg),
+        ):
+            np.testing.assert_allclose(np.median(getattr(fit, name)), values.std(), rtol=0.15)
+
+
+def test_errors_do_not_change_the_fit_and_scale_with_the_maps(fields, rng):
+    maps = gaussians(*fields) + 0.2 * rng.standard_normal((300, 32, 32))
+    errors = np.full_like(maps, 0.2)
+    alone = fit_prf(maps, extent_deg=EXTENT)
+    fit = fit_prf(maps, extent_deg=EXTENT, standard_errors=errors)
+    np.testing.assert_array_equal(fit.x_deg, alone.x_deg)
+    assert not alone.has_errors
+    ok = fit.status == "ok"
+    assert ok.mean() > 0.8
+    wider = fit_prf(maps, extent_deg=EXTENT, standard_errors=errors, error_width_deg=EXTENT / 32)
+    tiny = fit_prf(
+        torch.from_numpy(1e-12 * maps),
+        extent_deg=EXTENT,
+        standard_errors=torch.from_numpy(1e-12 * errors),
+        batch_size=7,
+    )
+    for name in ("x_error_deg", "y_error_deg", "size_error_deg"):
+        ours = getattr(fit, name)
+        np.testing.assert_array_equal(np.isfinite(ours), ok)
+        # One pixel is the default width.
+        np.testing.assert_array_equal(getattr(wider, name), ours)
+        np.testing.assert_allclose(getattr(tiny, name)[ok], ours[ok], rtol=0.02)
+        assert (ours[ok] > 0).all()
+
+
+def test_errors_travel_with_the_result(tmp_path, fields, rng):
+    maps = gaussians(*fields)
+    maps[3] = np.nan
+    maps[4] = 0
+    fit = fit_prf(maps, extent_deg=EXTENT, standard_errors=np.full_like(maps, 0.1))
+    some = fit[[4, 3, 2]]
+    np.testing.assert_array_equal(some.x_error_deg, fit.x_error_deg[[4, 3, 2]])
+    assert np.isnan(some.size_error_deg).tolist() == [True, True, False]
+    table = fit.to_frame()
+    assert " ".join(table.columns[7:]) == "x_low x_high y_low y_high size_low size_high"
+    assert table.iloc[3:5, 7:].isna().all(axis=None)
+    calibrated = fit.calibrated(2.0)
+    np.testing.assert_array_equal(calibrated.size_error_deg, 2 * fit.size_error_deg)
+    np.testing.assert_array_equal(calibrated.x_error_deg, fit.x_error_deg)
+    calibrated.save(tmp_path / "prf.npz")
+    again = PRFResult.load(tmp_path / "prf.npz")
+    for name in ("x_error_deg", "y_error_deg", "size_error_deg"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(calibrated, name))
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "expected"),
+    [((np.nan, np.nan), None), ((1.5, -0.1), {"slope": 1.5, "intercept": -0.1})],
+)
+def test_files_from_before_there_were_errors_load(tmp_path, fields, coefficients, expected):
+    fit = fit_prf(gaussians(*fields), extent_deg=EXTENT)
+    names = ("x_deg", "y_deg", "size_deg", "amplitude", "offset", "r2", "status")
+    arrays = {name: getattr(fit, name) for name in names}
+    np.savez(tmp_path / "old.npz", **arrays, extent_deg=(8.4, 8.4), calibration=coefficients)
+    old = PRFResult.load(tmp_path / "old.npz")
+    assert old.calibration == expected
+    assert not old.has_errors
+    np.testing.assert_array_equal(old.x_deg, fit.x_deg)
+
+
 def test_calibration_is_linear_recorded_and_done_once(fields):
     fit = fit_prf(gaussians(*fields), extent_deg=EXTENT)
     calibrated = fit.calibrated(1.5, -0.5)
@@ -268,6 +351,7 @@ def test_calibration_is_linear_recorded_and_done_once(fields):
     np.testing.assert_allclose(calibrated.size_deg, np.where(expected > 0, expected, np.nan))
     np.testing.assert_array_equal(calibrated.x_deg, fit.x_deg)
     assert fit.calibration is None
+    assert calibrated.calibration == {"slope": 1.5, "intercept": -0.5}
     with pytest.raises(InputError, match="sizes calibrated with"):
         calibrated.calibrated(1.0)
     with pytest.raises(InputError, match="a positive slope and a finite intercept"):
@@ -288,6 +372,9 @@ def test_calibration_is_linear_recorded_and_done_once(fields):
         (np.ones((5, 8, 8)), {"extent_deg": "wide"}, "extent_deg.*got 'wide'"),
         (np.ones((5, 8, 8)), {"margin_deg": -1}, "margin_deg: expected zero or a positive"),
         (np.ones((5, 8, 8)), {"size_limits_deg": (2, 1)}, "the smaller one first"),
+        (np.ones((5, 8, 8)), {"standard_errors": np.ones((5, 8, 7))}, r"shape \(5, 8, 8\); got"),
+        (np.eye(8)[None], {"standard_errors": -np.ones((1, 8, 8))}, "from 0 on; got -1"),
+        (np.ones((5, 8, 8)), {"error_width_deg": -1}, "error_width_deg"),
         (np.ones((5, 8, 8)), {"batch_size": 0}, "batch_size: expected a positive number"),
     ],
 )

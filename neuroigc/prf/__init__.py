@@ -1,5 +1,6 @@
 """Maps to receptive fields."""
 
+from neuroigc.prf.calibration import Calibration, calibrate_prfs, learn_calibration
 from neuroigc.prf.classical import (
     contrast_energy,
     double_gamma_hrf,
@@ -10,9 +11,11 @@ from neuroigc.prf.classical import (
 from neuroigc.prf.comparison import compare_prfs
 from neuroigc.prf.coverage import plot_visual_field_coverage, visual_field_coverage
 from neuroigc.prf.gaussian import fit_prf, pixel_centres
+from neuroigc.prf.phantoms import Phantoms, make_phantoms
 from neuroigc.prf.plotting import (
     angle_colormap,
     plot_angle_wheel,
+    plot_calibration,
     plot_prf_comparison,
     plot_prf_gallery,
     plot_prf_map,
@@ -33,9 +36,12 @@ from neuroigc.prf.sizes import LITERATURE_SIZES, plot_size_eccentricity, size_ec
 __all__ = [
     "ANGLE_CONVENTIONS",
     "LITERATURE_SIZES",
+    "Calibration",
     "ClassicalPRFResult",
     "PRFResult",
+    "Phantoms",
     "angle_colormap",
+    "calibrate_prfs",
     "circular_correlation",
     "circular_difference",
     "circular_mean",
@@ -46,9 +52,12 @@ __all__ = [
     "fit_css",
     "fit_prf",
     "fit_timeseries_prf",
+    "learn_calibration",
     "load_reference_prfs",
+    "make_phantoms",
     "pixel_centres",
     "plot_angle_wheel",
+    "plot_calibration",
     "plot_prf_comparison",
     "plot_prf_gallery",
     "plot_prf_map",

@@ -10,7 +10,7 @@ from torch import Tensor
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count
 
-__all__ = ["contrast_energy"]
+__all__ = ["contrast_energy", "display_values"]
 
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _DISPLAY_GAMMA = 2.0
@@ -92,7 +92,7 @@ def contrast_energy(
     contrast = np.empty((shape[0], n_tiles // pool, n_tiles // pool), dtype=np.float32)
     starts = range(0, shape[0], batch)
     for start in track(starts, show=progress, label="Contrast of images"):
-        grey = _display_values(images[start : start + batch])
+        grey = display_values(images[start : start + batch])
         inside = side - 2 * border
         if grey.shape[1:] != (inside, inside):
             grey = torch.nn.functional.interpolate(
@@ -109,7 +109,7 @@ def contrast_energy(
     return contrast
 
 
-def _display_values(images: np.ndarray | Tensor) -> Tensor:
+def display_values(images: np.ndarray | Tensor) -> Tensor:
     """Return a batch of images in grey, 0..1 (float32)."""
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     scale = 255 if values.dtype == np.uint8 else 1

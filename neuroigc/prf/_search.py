@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Field", "Fit", "best_start", "evaluate", "search"]
+__all__ = ["Field", "Fit", "best_start", "evaluate", "propagate_errors", "search"]
 
 # Step, in units of the size, below which a fit counts as settled.
 _SETTLED = 1e-4
@@ -254,3 +254,61 @@ def _adjugate(matrices: Tensor) -> tuple[Tensor, Tensor]:
     a, b, c = matrices.unbind(1)
     adjugate = torch.stack((b.cross(c, dim=1), c.cross(a, dim=1), a.cross(b, dim=1)), dim=1)
     return adjugate, (a * adjugate[:, 0]).sum(1)
+
+
+def propagate_errors(fit: Fit, errors: Tensor, field: Field, width_deg: float) -> Tensor:
+    """Return standard errors of x, y and log size at optima, by the delta method.
+
+    At an optimum the gradient vanishes for every map, so a change dm of the map moves the
+    parameters by ``H^-1 J^T dm``, with H the Hessian and J the derivatives of the Gaussian that
+    amplitude and offset cannot mimic.
+
+    Parameters
+    ----------
+    fit : Fit
+        Settled fits (n) of maps of mean 0 and norm 1.
+    errors : (n, n_rows, n_columns) tensor
+        Standard errors of those maps.
+    field : Field
+        The picture.
+    width_deg : float
+        Errors at a distance d correlate with ``exp(-d^2 / (2 width^2))``; 0 for independent ones.
+
+    Returns
+    -------
+    (n, 3) tensor
+        In degrees, the last one of log(size); NaN where the Hessian is not positive definite.
+    """
+    size = fit.parameters[:, 2].exp()
+    along_x, along_y = (
+        _powers(axis, fit.parameters[:, i], size)[:, :3]
+        for i, axis in enumerate((field.x, field.y))
+    )
+    # g, u g, v g and (u^2 + v^2) g on the pixels, (n, 4, h, w).
+    powers = ((0, 0), (1, 0), (0, 1), (2, 0), (0, 2))
+    g = [along_y[:, v, :, None] * along_x[:, u, None, :] for u, v in powers]
+    g = torch.stack([*g[:3], g[3] + g[4]], dim=1)
+    g -= g.mean((2, 3), keepdim=True)
+    gaussian, jacobian = g[:, :1], g[:, 1:]
+    share = (gaussian * jacobian).sum((2, 3)) / gaussian.square().sum((2, 3))
+    jacobian = (jacobian - share[:, :, None, None] * gaussian) * fit.amplitude[:, None, None, None]
+    jacobian *= errors[:, None]
+    correlated = jacobian
+    if width_deg > 0:
+        by_x, by_y = (
+            torch.exp(-0.5 * ((axis - axis[:, None]) / width_deg) ** 2)
+            for axis in (field.x, field.y)
+        )
+        correlated = by_y @ jacobian @ by_x
+    middle = jacobian.flatten(2) @ correlated.flatten(2).mT
+    hessian = fit.normal + fit.curvature
+    adjugate, determinant = _adjugate(hessian)
+    inverse = adjugate / determinant[:, None, None]
+    variance = (inverse @ middle @ inverse.mT).diagonal(dim1=1, dim2=2)
+    definite = (
+        (hessian[:, 0, 0] > 0)
+        & (hessian[:, 0, 0] * hessian[:, 1, 1] > hessian[:, 0, 1] ** 2)
+        & (determinant > 0)
+    )
+    per_size = torch.stack((size, size, torch.ones_like(size)), dim=1)
+    return torch.where(definite[:, None], variance.clamp_min(0).sqrt() * per_size, math.nan)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuroigc._progress import track
 from neuroigc._validation import InputError
-from neuroigc.prf._search import Field, best_start, search
+from neuroigc.prf._search import Field, best_start, propagate_errors, search
 from neuroigc.prf.result import STATUSES, PRFResult
 
 __all__ = ["fit_prf", "pixel_centres"]
@@ -49,6 +49,8 @@ def fit_prf(
     maps: ArrayLike | Tensor,
     *,
     extent_deg: float | tuple[float, float],
+    standard_errors: ArrayLike | Tensor | None = None,
+    error_width_deg: float | None = None,
     margin_deg: float | None = None,
     size_limits_deg: tuple[float, float] | None = None,
     max_iterations: int = 100,
@@ -70,6 +72,11 @@ def fit_prf(
         float32.
     extent_deg : float or (float, float)
         Width and height of the picture in degrees of visual angle; one number for a square.
+    standard_errors : (n_vertices, n_rows, n_columns) array, memory map or tensor, optional
+        Standard errors of the maps, in their unit; they do not change the fit.
+    error_width_deg : float, optional
+        How far errors of a map's pixels are correlated: at a distance d by
+        ``exp(-d^2 / (2 width^2))``; 0 where they are independent. Default: one pixel.
     margin_deg : float, optional
         How far outside the picture a centre may lie. Default: a quarter of the longer side.
     size_limits_deg : (float, float), optional
@@ -89,12 +96,14 @@ def fit_prf(
         One entry per map, in degrees. ``status`` is "ok"; "at_bound" where centre or size ended
         at a limit; "not_converged"; "flat" where the map does not vary or no Gaussian of positive
         amplitude resembles it; "not_finite" where the map holds NaN or infinity. The last two
-        have NaN in every other array.
+        have NaN in every other array. With ``standard_errors`` there are errors of centre and
+        size where ``status`` is "ok", elsewhere they are NaN.
 
     Raises
     ------
     InputError
-        If the maps are no stack of pictures, or extent, margin or limits make no sense.
+        If the maps are no stack of pictures, their standard errors have another shape or are
+        negative, or extent, margin, limits or width make no sense.
 
     Notes
     -----
@@ -108,7 +117,13 @@ def fit_prf(
     Sizes are those of the map, not of the receptive field. IGC weights pixels by the receptive
     field and by what the stimuli do there: a Gaussian weight of width s gives s/√2 for white
     stimuli, about 0.9 s for images with a 1/f spectrum, and more than s where a unit pools local
-    energy. Correct them with :meth:`PRFResult.calibrated`.
+    energy. Correct them with phantoms (:func:`calibrate_prfs`), or with
+    :meth:`PRFResult.calibrated`.
+
+    Errors of the estimates are those of the maps, carried on by the derivatives of the optimum
+    (the delta method), without the bias of a Gaussian that does not describe the map. Their
+    scale grows with the square of ``error_width_deg`` while that is small against the fields, and
+    for small errors only is it linear: calibrate it with phantoms, too.
     """
     maps = maps if isinstance(maps, Tensor) else np.asanyarray(maps)
     _check_maps(maps)
@@ -123,11 +138,13 @@ def fit_prf(
         batch_size = max(1, _N_VALUES_PER_BATCH // (n_rows * n_columns))
     elif batch_size < 1:
         raise InputError("batch_size", expected="a positive number of maps", got=str(batch_size))
+    errors, width = _check_errors(standard_errors, error_width_deg, maps.shape, extent)
+    parts = []
     starts = range(0, n_vertices, batch_size)
-    parts = [
-        _fit_batch(_as_tensor(maps[start : start + batch_size], device), field, max_iterations)
-        for start in track(starts, show=progress, label="Fitting Gaussians")
-    ]
+    for start in track(starts, show=progress, label="Fitting Gaussians"):
+        part = slice(start, start + batch_size)
+        of_maps = None if errors is None else (_as_tensor(errors[part], device), width)
+        parts.append(_fit_batch(_as_tensor(maps[part], device), field, max_iterations, of_maps))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return PRFResult(extent_deg=extent, **columns)
 
@@ -160,6 +177,23 @@ def _check_maps(maps: np.ndarray | Tensor) -> None:
         raise InputError("maps", expected="real numbers", got=f"values of type {maps.dtype}")
 
 
+def _check_errors(errors, width, shape, extent):
+    """Return the maps' standard errors, with a width of their correlation in degrees."""
+    if errors is not None:
+        errors = errors if isinstance(errors, Tensor) else np.asanyarray(errors)
+        if tuple(errors.shape) != tuple(shape):
+            raise InputError(
+                "standard_errors",
+                expected=f"one per pixel of the maps, shape {tuple(shape)}",
+                got=f"shape {tuple(errors.shape)}",
+            )
+    if width is None:
+        width = max(extent[0] / shape[2], extent[1] / shape[1])
+    if not 0 <= width < math.inf:
+        raise InputError("error_width_deg", expected="zero or a positive number", got=repr(width))
+    return errors, width
+
+
 def _bounds(extent, shape, margin, size_limits):
     """Return lower and upper bounds of x, y and log size."""
     margin = max(extent) / 4 if margin is None else margin
@@ -186,8 +220,13 @@ def _as_tensor(maps: np.ndarray | Tensor, device: str | torch.device) -> Tensor:
     return maps.detach().to(device=device, dtype=dtype)
 
 
-def _fit_batch(maps: Tensor, field: Field, max_iterations: int) -> dict[str, np.ndarray]:
-    """Fit one batch of raw maps; every map gets a row."""
+def _fit_batch(
+    maps: Tensor,
+    field: Field,
+    max_iterations: int,
+    errors: tuple[Tensor, float] | None,
+) -> dict[str, np.ndarray]:
+    """Fit one batch of raw maps, with their errors and the width of these; every map gets a row."""
     # NaN and infinity pass through both.
     largest = torch.maximum(maps.amax((1, 2)), -maps.amin((1, 2)))
     finite = largest.isfinite()
@@ -220,6 +259,22 @@ def _fit_batch(maps: Tensor, field: Field, max_iterations: int) -> dict[str, np.
     fitted_code[~settled] = STATUSES.index("not_converged")
     fitted_code[~positive] = STATUSES.index("flat")
     code[rows] = fitted_code
+    if errors is not None:
+        of_maps, width = errors
+        if (of_maps < 0).any():
+            raise InputError(
+                "standard_errors", expected="numbers from 0 on", got=f"{of_maps.min():g}"
+            )
+        # In the unit of the fit, whose maps have norm 1.
+        unit_errors = of_maps[rows].double() / (scale * norm)[:, None, None]
+        # Every map needs several pictures of its size here.
+        few = torch.arange(len(rows), device=rows.device).split(
+            max(1, _N_VALUES_PER_BATCH // (8 * field.n_pixels))
+        )
+        found = torch.cat([propagate_errors(fit[i], unit_errors[i], field, width) for i in few])
+        found[fitted_code != STATUSES.index("ok")] = math.nan
+        fitted["x_error_deg"], fitted["y_error_deg"] = found[:, 0], found[:, 1]
+        fitted["size_error_deg"] = found[:, 2] * fitted["size_deg"]
 
     columns = {"status": np.array(STATUSES)[code.cpu().numpy()]}
     for name, values in fitted.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -40,8 +41,11 @@ class PRFResult:
         every other array.
     extent_deg : (float, float)
         Width and height of the pictures that were fitted.
-    calibration : (float, float), optional
-        Slope and intercept that turned map sizes into ``size_deg``; None for map sizes.
+    calibration : dict of str to float, optional
+        Coefficients that turned fields of maps into these: ``slope`` and ``intercept`` of
+        :meth:`calibrated`, or those of a :class:`Calibration`; None for fields of maps.
+    x_error_deg, y_error_deg, size_error_deg : (n_vertices,) array, optional
+        Standard errors, NaN where they are not known; None if they are known nowhere.
     """
 
     x_deg: np.ndarray
@@ -52,7 +56,10 @@ class PRFResult:
     r2: np.ndarray
     status: np.ndarray
     extent_deg: tuple[float, float]
-    calibration: tuple[float, float] | None = None
+    calibration: dict[str, float] | None = None
+    x_error_deg: np.ndarray | None = None
+    y_error_deg: np.ndarray | None = None
+    size_error_deg: np.ndarray | None = None
 
     _columns: ClassVar[tuple[str, ...]] = (
         "x_deg",
@@ -63,13 +70,19 @@ class PRFResult:
         "r2",
         "status",
     )
+    _errors: ClassVar[tuple[str, ...]] = ("x_error_deg", "y_error_deg", "size_error_deg")
 
     def __len__(self) -> int:
         return len(self.x_deg)
 
     def __getitem__(self, vertices) -> PRFResult:
         """Return the fits of some vertices (an index array, a boolean mask or a slice)."""
-        return replace(self, **{name: getattr(self, name)[vertices] for name in self._columns})
+        return replace(self, **{n: values[vertices] for n, values in self._arrays().items()})
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Return everything that has one entry per vertex, errors where they are known."""
+        arrays = {name: getattr(self, name) for name in (*self._columns, *self._errors)}
+        return {name: values for name, values in arrays.items() if values is not None}
 
     @property
     def eccentricity_deg(self) -> np.ndarray:
@@ -81,11 +94,60 @@ class PRFResult:
         """Polar angle of the centre: 0 right, 90 up, counter-clockwise, 0-360."""
         return to_polar(self.x_deg, self.y_deg)[1]
 
+    def intervals(self, level: float = 0.95) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return confidence intervals of centre and size from the standard errors.
+
+        Normal intervals; that of the size is symmetric on the logarithmic scale, so that it never
+        reaches zero.
+
+        Parameters
+        ----------
+        level : float
+            Share of intervals that should contain the truth, between 0 and 1.
+
+        Returns
+        -------
+        dict of str to (low, high)
+            For ``x_deg``, ``y_deg`` and ``size_deg``, two (n_vertices,) arrays each, in degrees;
+            NaN where estimate or error is.
+
+        Raises
+        ------
+        InputError
+            If no standard errors are known, or the level is no share.
+        """
+        if not 0 < level < 1:
+            raise InputError("level", expected="a number between 0 and 1", got=repr(level))
+        if not self.has_errors:
+            raise InputError(
+                "fields",
+                expected="standard errors of centre and size",
+                got="none",
+                fix="Give fit_prf the standard_errors of the maps, or calibrate with phantoms.",
+            )
+        # Python's own normal distribution: scipy.stats is slow to import.
+        z = NormalDist().inv_cdf((1 + level) / 2)
+        found = {}
+        for name in ("x_deg", "y_deg"):
+            value, error = getattr(self, name), getattr(self, name.replace("_deg", "_error_deg"))
+            found[name] = value - z * error, value + z * error
+        # Of a size that is not determined at all, the interval is everything.
+        with np.errstate(over="ignore"):
+            factor = np.exp(z * self.size_error_deg / self.size_deg)
+        found["size_deg"] = self.size_deg / factor, self.size_deg * factor
+        return found
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether standard errors of centre and size are known."""
+        return all(getattr(self, name) is not None for name in self._errors)
+
     def calibrated(self, slope: float, intercept: float = 0.0) -> PRFResult:
         """Return a copy with ``size_deg = slope * map size + intercept``.
 
         Map sizes are biased (see :func:`fit_prf`). Slope and intercept come from maps of units
         whose receptive fields are known, made from the same images; negative results are NaN.
+        Errors of the size grow with the slope; :func:`calibrate_prfs` calibrates them, too.
 
         Raises
         ------
@@ -107,22 +169,38 @@ class PRFResult:
             )
         size = slope * self.size_deg + intercept
         size = np.where(size > 0, size, np.nan)
-        return replace(self, size_deg=size, calibration=(float(slope), float(intercept)))
+        error = None
+        if self.size_error_deg is not None:
+            error = np.where(np.isnan(size), np.nan, slope * self.size_error_deg)
+        calibration = {"slope": float(slope), "intercept": float(intercept)}
+        return replace(self, size_deg=size, size_error_deg=error, calibration=calibration)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return the table that ``prf.tsv`` is made of, one row per vertex."""
+        """Return the table that ``prf.tsv`` is made of, one row per vertex.
+
+        With standard errors it ends with the 95 % intervals, ``x_low, x_high, y_low, y_high,
+        size_low, size_high``, in degrees.
+        """
         import pandas as pd
 
         names = ["x_deg", "y_deg", "eccentricity_deg", "angle_deg", "size_deg", "r2", "status"]
-        return pd.DataFrame({name: getattr(self, name) for name in names})
+        columns = {name: getattr(self, name) for name in names}
+        if self.has_errors:
+            for name, (low, high) in self.intervals().items():
+                short = name.removesuffix("_deg")
+                columns |= {f"{short}_low": low, f"{short}_high": high}
+        return pd.DataFrame(columns)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything to an ``.npz`` file (plain arrays, nothing pickled)."""
         path = Path(path)
-        calibration = (np.nan, np.nan) if self.calibration is None else self.calibration
-        arrays = {name: getattr(self, name) for name in self._columns}
+        arrays = self._arrays() | {"extent_deg": self.extent_deg}
+        # Without a calibration there are two NaN and no names.
+        known = self.calibration or {}
+        arrays["calibration"] = np.array([*known.values()] or (np.nan, np.nan), dtype=float)
+        arrays["calibration_names"] = np.array([*known], dtype=str)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays, extent_deg=self.extent_deg, calibration=calibration)
+            np.savez_compressed(file, **arrays)
         return path
 
     @classmethod
@@ -135,19 +213,23 @@ class PRFResult:
             If the file holds something else.
         """
         with np.load(path) as file:
-            missing = sorted({field.name for field in fields(cls)} - set(file.files))
+            expected = {field.name for field in fields(cls)} - set(cls._errors)
+            missing = sorted(expected - set(file.files))
             if missing:
                 raise InputError(
                     str(path),
                     expected=f"a file written by {cls.__name__}.save",
                     got=f"one without {', '.join(missing)}",
                 )
-            arrays = {name: file[name] for name in cls._columns}
-            extent, calibration = file["extent_deg"].tolist(), file["calibration"].tolist()
-        known = not np.isnan(calibration[0])
-        return cls(
-            **arrays, extent_deg=tuple(extent), calibration=tuple(calibration) if known else None
-        )
+            arrays = {n: file[n] for n in (*cls._columns, *cls._errors) if n in file.files}
+            extent, coefficients = file["extent_deg"].tolist(), file["calibration"].tolist()
+            # Files from before calibrations had names hold slope and intercept.
+            names = ["slope", "intercept"]
+            if "calibration_names" in file.files and len(file["calibration_names"]):
+                names = file["calibration_names"].tolist()
+        known = not np.isnan(coefficients[0])
+        calibration = dict(zip(names, coefficients, strict=True)) if known else None
+        return cls(**arrays, extent_deg=tuple(extent), calibration=calibration)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,339 @@
+"""What phantoms teach: lines to invert, and factors on errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from neuroigc._validation import InputError, check_count
+from neuroigc.prf._lines import Line, errors_of_neighbours, ranks, robust_line
+from neuroigc.prf._phantom_errors import binned_errors, errors_of
+from neuroigc.prf.phantoms import Phantoms
+from neuroigc.prf.result import PRFResult
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Calibration", "as_quality", "check_raw", "learn"]
+
+_LEVEL = 0.95
+_LEAST_WHOLE = 15
+_NAMES = ("x", "y", "size")
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What phantoms say about estimated receptive fields.
+
+    Attributes
+    ----------
+    x, y : Line
+        Of the centre, in degrees.
+    size : Line
+        Of the natural logarithm of the size in degrees.
+    error_scale : (3,) array
+        Factors on standard errors of x, y and log size that make 95 % intervals cover 95 % of
+        the phantoms. Narrower intervals, of a lower level, mostly cover more than they should:
+        a few fits are far off.
+    error_source : {"reported", "neighbours"}
+        What the factors belong to: standard errors of the fits, or errors of the phantoms that are
+        most alike.
+    estimates : PRFResult
+        Fields of the phantoms as they were estimated, not calibrated.
+    phantoms : Phantoms
+        Their truth, in the same order.
+    quality : (n_phantoms,) array
+        What tells good from bad maps.
+    used : (n_phantoms,) array of bool
+        Phantoms that were learned from: status "ok", true centre on the image.
+    n_neighbours : int
+        Phantoms that count as most alike.
+    """
+
+    x: Line
+    y: Line
+    size: Line
+    error_scale: np.ndarray
+    error_source: str
+    estimates: PRFResult
+    phantoms: Phantoms
+    quality: np.ndarray
+    used: np.ndarray
+    n_neighbours: int
+
+    def apply(self, fields: PRFResult, *, quality: ArrayLike | None = None) -> PRFResult:
+        """Return calibrated fields with calibrated standard errors.
+
+        Parameters
+        ----------
+        fields : PRFResult
+            Estimated as the phantoms were.
+        quality : (n_vertices,) array, optional
+            The quantity that the calibration was learned with. Default: the fits' ``r2``.
+
+        Returns
+        -------
+        PRFResult
+            With ``calibration`` set to :attr:`coefficients`; errors are NaN where ``status`` is
+            not "ok".
+
+        Raises
+        ------
+        InputError
+            If the fields are calibrated already, are of pictures of another extent, or lack the
+            standard errors or quality that the phantoms had.
+        """
+        check_raw("fields", fields)
+        if not np.allclose(fields.extent_deg, self.estimates.extent_deg):
+            raise InputError(
+                "fields and phantom_fields",
+                expected="maps of the same extent",
+                got=f"{fields.extent_deg} and {self.estimates.extent_deg} deg",
+            )
+        quality = as_quality("quality", quality, fields)
+        centre_and_size = self._undistorted(fields)
+        errors = self._errors(fields, centre_and_size, quality) * self.error_scale[:, None]
+        x, y, log_size = centre_and_size
+        size = np.exp(log_size)
+        return replace(
+            fields,
+            x_deg=x,
+            y_deg=y,
+            size_deg=size,
+            x_error_deg=errors[0],
+            y_error_deg=errors[1],
+            size_error_deg=errors[2] * size,
+            calibration=self.coefficients,
+        )
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Everything that :meth:`apply` does to centres and sizes, as numbers with names."""
+        found = {}
+        for name, scale in zip(_NAMES, self.error_scale.tolist(), strict=True):
+            line = getattr(self, name)
+            found[f"{name}_intercept"], found[f"{name}_slope"] = line
+            found[f"{name}_error_scale"] = scale
+        return found
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Return coefficients, errors of the phantoms and held-out coverage, for a report."""
+        off = self.errors()
+        held_out = self.coverage((_LEVEL,)).iloc[0]
+        return {
+            **self.coefficients,
+            "n_phantoms": len(self.phantoms),
+            "n_phantoms_used": int(self.used.sum()),
+            "error_source": self.error_source,
+            **{f"median_{name}": float(off[name].median()) for name in off},
+            **{f"coverage_{name}": float(held_out[name]) for name in _NAMES},
+        }
+
+    def errors(self) -> pandas.DataFrame:
+        """Return how far off every phantom that was used is after calibration.
+
+        Returns
+        -------
+        DataFrame
+            One row per phantom: ``centre_error_deg``, ``angle_error_deg`` (NaN within 0.5 deg of
+            fixation) and ``size_error_deg``, all of them absolute.
+        """
+        found = self._undistorted(self.estimates[self.used])
+        return errors_of(found, self.phantoms[self.used])
+
+    def expected_errors(self, *, n_bins: int = 4) -> pandas.DataFrame:
+        """Return what errors to expect at each noise ceiling and eccentricity.
+
+        Parameters
+        ----------
+        n_bins : int
+            Bins that hold equally many phantoms each.
+
+        Returns
+        -------
+        DataFrame
+            One row per bin: ``by`` ("ncsnr" or "eccentricity_deg", the true one), ``low`` and
+            ``high`` ends, ``n_phantoms``, and medians of :meth:`errors`:
+            ``median_centre_error_deg``, ``median_angle_error_deg``, ``median_size_error_deg``.
+        """
+        return binned_errors(self.errors(), self.phantoms[self.used], check_count("n_bins", n_bins))
+
+    def coverage(
+        self, levels: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95), *, n_folds: int = 5
+    ) -> pandas.DataFrame:
+        """Return how often intervals contain the truth of phantoms they were not learned from.
+
+        Parameters
+        ----------
+        levels : tuple of float
+            Nominal shares.
+        n_folds : int
+            Parts; each is calibrated with what the others teach.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``level, x, y, size``: shares of the phantoms that were used.
+        """
+        import pandas as pd
+
+        estimates, truth = self.estimates[self.used], self.phantoms[self.used]
+        quality = self.quality[self.used]
+        fold = np.arange(len(truth)) % check_count("n_folds", n_folds, least=2)
+        hits = np.full((len(levels), 3, len(truth)), np.nan)
+        for test in (fold == number for number in np.unique(fold)):
+            options = {"n_neighbours": self.n_neighbours, "source": self.error_source}
+            learned = learn(estimates[~test], truth[~test], quality[~test], **options)
+            found = learned.apply(estimates[test], quality=quality[test])
+            for i, level in enumerate(levels):
+                for j, (name, (low, high)) in enumerate(found.intervals(level).items()):
+                    true = getattr(truth, name)[test]
+                    hits[i, j, test] = (low <= true) & (true <= high)
+        return pd.DataFrame(hits.mean(2), columns=list(_NAMES)).assign(level=levels)[
+            ["level", *_NAMES]
+        ]
+
+    def width(self) -> float:
+        """Return the median standard error of the phantoms' centres."""
+        estimates = self.estimates[self.used]
+        found = self._undistorted(estimates)
+        errors = self._errors(estimates, found, self.quality[self.used], own=True)
+        return float(np.median(errors[:2] * self.error_scale[:2, None]))
+
+    def _undistorted(self, fields: PRFResult) -> np.ndarray:
+        """Return x, y and log size as they would be without distortion, (3, n)."""
+        return np.stack(
+            [
+                self.x.invert(fields.x_deg),
+                self.y.invert(fields.y_deg),
+                self.size.invert(np.log(fields.size_deg)),
+            ]
+        )
+
+    def _errors(
+        self,
+        fields: PRFResult,
+        centre_and_size: np.ndarray,
+        quality: np.ndarray,
+        *,
+        own: bool = False,
+    ) -> np.ndarray:
+        """Return errors of x, y, log size before they are scaled, (3, n)."""
+        if self.error_source == "reported":
+            if not fields.has_errors:
+                raise InputError(
+                    "fields",
+                    expected="standard errors, as the phantoms' fields have",
+                    got="none",
+                    fix="Give fit_prf standard_errors, or learn with errors='neighbours'.",
+                )
+            slopes = np.abs([self.x.slope, self.y.slope, self.size.slope])
+            of_log = fields.size_error_deg / fields.size_deg
+            errors = np.stack([fields.x_error_deg, fields.y_error_deg, of_log]) / slopes[:, None]
+        else:
+            reference = self._undistorted(self.estimates[self.used])
+            truth = self.phantoms[self.used]
+            off = np.abs(reference - [truth.x_deg, truth.y_deg, np.log(truth.size_deg)])
+            known = _alike(reference, self.quality[self.used])
+            sorted_known = np.sort(known, axis=1)
+            places, own_places = (
+                ranks(values, sorted_known) for values in (_alike(centre_and_size, quality), known)
+            )
+            errors = errors_of_neighbours(places, own_places, off, self.n_neighbours, own=own)
+            errors = np.where(np.isfinite(quality), errors, np.nan)
+        return np.where(fields.status == "ok", errors, np.nan)
+
+
+def learn(
+    estimates: PRFResult,
+    phantoms: Phantoms,
+    quality: np.ndarray,
+    *,
+    n_neighbours: int,
+    source: str,
+    least: int = 2,
+    least_slope: float = 0.0,
+) -> Calibration:
+    """Return what usable phantoms teach, at least so many, with lines that are steeper."""
+    half_width, half_height = (side / 2 for side in estimates.extent_deg)
+    x, y, size = phantoms.x_deg, phantoms.y_deg, phantoms.size_deg
+    used = (estimates.status == "ok") & (np.abs(x) <= half_width) & (np.abs(y) <= half_height)
+    used &= np.isfinite([estimates.x_deg, estimates.y_deg, estimates.size_deg, quality]).all(0)
+    if estimates.has_errors:
+        errors = np.stack([getattr(estimates, f"{name}_error_deg") for name in _NAMES])
+        used &= (np.isfinite(errors) & (errors > 0)).all(0)
+    if used.sum() < least:
+        raise InputError(
+            "phantom_fields",
+            expected=f"at least {least} phantoms with status 'ok' and their centre on the image",
+            got=f"{used.sum()} of {len(used)}",
+            fix="Make more phantoms, or look why their maps show no fields.",
+        )
+    whole = used & (np.abs(x) + size <= half_width) & (np.abs(y) + size <= half_height)
+    whole = whole if whole.sum() >= _LEAST_WHOLE else used
+    lines = {
+        "x": robust_line(x[whole], estimates.x_deg[whole]),
+        "y": robust_line(y[whole], estimates.y_deg[whole]),
+        "size": robust_line(np.log(size[used]), np.log(estimates.size_deg[used])),
+    }
+    for name, line in lines.items():
+        if not line.slope > least_slope:
+            raise InputError(
+                "phantom_fields",
+                expected=f"estimates of {name} that follow the truth",
+                got=f"a slope of {line.slope:.2g}",
+                fix="Is their order that of phantoms, and can the encoder predict them?",
+            )
+    calibration = Calibration(
+        **lines,
+        error_scale=np.ones(3),
+        error_source=source,
+        estimates=estimates,
+        phantoms=phantoms,
+        quality=quality,
+        used=used,
+        n_neighbours=n_neighbours,
+    )
+    found = calibration._undistorted(estimates[used])
+    off = np.abs(found - [x[used], y[used], np.log(size[used])])
+    expected = calibration._errors(estimates[used], found, quality[used], own=True)
+    # Where neighbours make no error at all there is none to scale.
+    ratio = np.divide(off, expected, out=np.zeros_like(off), where=expected > 0)
+    n = ratio.shape[1]
+    rank = min(math.ceil(_LEVEL * (n + 1)), n) - 1
+    scale = np.sort(ratio, axis=1)[:, rank] / NormalDist().inv_cdf((1 + _LEVEL) / 2)
+    return replace(calibration, error_scale=scale)
+
+
+def _alike(centre_and_size: np.ndarray, quality: np.ndarray) -> np.ndarray:
+    """Return what makes vertices alike, (3, n): size, eccentricity, quality."""
+    x, y, log_size = centre_and_size
+    return np.stack([log_size, np.hypot(x, y), quality])
+
+
+def check_raw(argument: str, fields: PRFResult) -> None:
+    """Raise if fields are calibrated already."""
+    if fields.calibration is not None:
+        raise InputError(
+            argument,
+            expected="fields of maps",
+            got=f"fields calibrated with {fields.calibration}",
+            fix="Calibrate the result of fit_prf once.",
+        )
+
+
+def as_quality(argument: str, quality: ArrayLike | None, fields: PRFResult) -> np.ndarray:
+    """Return one number per vertex, the fits' r2 for None."""
+    quality = np.asarray(fields.r2 if quality is None else quality, dtype=float)
+    if quality.shape != (len(fields),):
+        raise InputError(
+            argument,
+            expected=f"one number for each of {len(fields)} fields",
+            got=f"shape {quality.shape}",
+        )
+    return quality

@@ -1,0 +1,67 @@
+"""Lines through estimates of known quantities, and errors of the estimates most alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Line", "errors_of_neighbours", "ranks", "robust_line"]
+
+_ONE_SIGMA = 0.6827
+
+
+class Line(NamedTuple):
+    """``estimate = intercept + slope * truth``."""
+
+    intercept: float
+    slope: float
+
+    def invert(self, estimate: np.ndarray) -> np.ndarray:
+        """Return the truth that an estimate stands for."""
+        return (estimate - self.intercept) / self.slope
+
+
+def robust_line(truth: np.ndarray, estimate: np.ndarray) -> Line:
+    """Return the robust line of estimates on the truth."""
+    design = np.stack([np.ones_like(truth), truth], axis=1)
+    weights = np.ones_like(truth)
+    # Huber's weights lead from least squares to where Tukey's, which forget outliers, can start.
+    for step in range(60):
+        root = np.sqrt(weights)
+        found = np.linalg.lstsq(design * root[:, None], estimate * root, rcond=None)[0]
+        residual = np.abs(estimate - design @ found)
+        scale = 1.4826 * np.median(residual)
+        if scale <= 1e-12 * np.abs(estimate).max():
+            break
+        if step < 20:
+            weights = 1 / np.maximum(residual / (1.345 * scale), 1)
+        else:
+            weights = np.maximum(1 - (residual / (4.685 * scale)) ** 2, 0) ** 2
+    return Line(*found.tolist())
+
+
+def ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the share of sorted phantoms below each value, whatever its unit; (3, n)."""
+    shares = [np.searchsorted(k, v, side="left") for v, k in zip(values, known, strict=True)]
+    return np.stack(shares) / known.shape[1]
+
+
+def errors_of_neighbours(
+    places: np.ndarray, known: np.ndarray, off: np.ndarray, k: int, *, own: bool
+) -> np.ndarray:
+    """Return one standard deviation of errors ``off`` (3, m) among the k nearest of ``known``.
+
+    With ``own`` the places are those of the phantoms, and none is its own neighbour.
+    """
+    k = min(k, known.shape[1] - own)
+    found = np.empty((3, places.shape[1]))
+    n_per_block = max(1, 2**21 // known.shape[1])
+    for start in range(0, places.shape[1], n_per_block):
+        block = np.arange(start, min(start + n_per_block, places.shape[1]))
+        squared = sum((p[block, None] - q) ** 2 for p, q in zip(places, known, strict=True))
+        if own:
+            squared[np.arange(len(block)), block] = np.inf
+        nearest = np.argpartition(squared, k - 1, axis=1)[:, :k]
+        found[:, block] = np.quantile(off[:, nearest], _ONE_SIGMA, axis=2)
+    return found
