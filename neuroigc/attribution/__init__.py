@@ -17,6 +17,7 @@ from neuroigc.attribution.igc import attribute_shard, integrated_gradient_correl
 from neuroigc.attribution.integrated_gradients import integrated_gradients
 from neuroigc.attribution.results import IGCResult, IGResult
 from neuroigc.attribution.totals import merge_shards
+from neuroigc.attribution.windowed import window_correlation
 
 __all__ = [
     "Factors",
@@ -34,4 +35,5 @@ __all__ = [
     "integrated_gradient_correlation",
     "integrated_gradients",
     "merge_shards",
+    "window_correlation",
 ]

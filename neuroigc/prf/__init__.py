@@ -32,6 +32,7 @@ from neuroigc.prf.retinotopy import (
     to_polar,
 )
 from neuroigc.prf.sizes import LITERATURE_SIZES, plot_size_eccentricity, size_eccentricity
+from neuroigc.prf.stimulus import stimulus_power
 
 __all__ = [
     "ANGLE_CONVENTIONS",
@@ -65,6 +66,7 @@ __all__ = [
     "plot_visual_field_coverage",
     "simulate_bars",
     "size_eccentricity",
+    "stimulus_power",
     "to_cartesian",
     "to_polar",
     "visual_field_coverage",

@@ -14,7 +14,7 @@ from neuroigc._validation import InputError, check_count
 from neuroigc.prf._lines import Line, errors_of_neighbours, ranks, robust_line
 from neuroigc.prf._phantom_errors import binned_errors, errors_of
 from neuroigc.prf.phantoms import Phantoms
-from neuroigc.prf.result import PRFResult
+from neuroigc.prf.result import ClassicalPRFResult, PRFResult
 
 if TYPE_CHECKING:
     import pandas
@@ -24,6 +24,7 @@ __all__ = ["Calibration", "as_quality", "check_raw", "learn"]
 _LEVEL = 0.95
 _LEAST_WHOLE = 15
 _NAMES = ("x", "y", "size")
+_LEAST_EXPONENT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,10 @@ class Calibration:
     x, y : Line
         Of the centre, in degrees.
     size : Line
-        Of the natural logarithm of the size in degrees.
+        Of the natural logarithm of the size in degrees; where fields have exponents, of sigma,
+        which is size times the root of the exponent.
+    exponent : Line or None
+        Of the exponent, where fields have one (:class:`ClassicalPRFResult`).
     error_scale : (3,) array
         Factors on standard errors of x, y and log size that make 95 % intervals cover 95 % of
         the phantoms. Narrower intervals, of a lower level, mostly cover more than they should:
@@ -65,6 +69,7 @@ class Calibration:
     quality: np.ndarray
     used: np.ndarray
     n_neighbours: int
+    exponent: Line | None = None
 
     def apply(self, fields: PRFResult, *, quality: ArrayLike | None = None) -> PRFResult:
         """Return calibrated fields with calibrated standard errors.
@@ -100,8 +105,12 @@ class Calibration:
         errors = self._errors(fields, centre_and_size, quality) * self.error_scale[:, None]
         x, y, log_size = centre_and_size
         size = np.exp(log_size)
+        further = {}
+        if self.exponent is not None:
+            further["exponent"] = _undistorted_exponent(self.exponent, fields)
         return replace(
             fields,
+            **further,
             x_deg=x,
             y_deg=y,
             size_deg=size,
@@ -119,6 +128,8 @@ class Calibration:
             line = getattr(self, name)
             found[f"{name}_intercept"], found[f"{name}_slope"] = line
             found[f"{name}_error_scale"] = scale
+        if self.exponent is not None:
+            found["exponent_intercept"], found["exponent_slope"] = self.exponent
         return found
 
     def to_dict(self) -> dict[str, float | int | str]:
@@ -207,13 +218,10 @@ class Calibration:
 
     def _undistorted(self, fields: PRFResult) -> np.ndarray:
         """Return x, y and log size as they would be without distortion, (3, n)."""
-        return np.stack(
-            [
-                self.x.invert(fields.x_deg),
-                self.y.invert(fields.y_deg),
-                self.size.invert(np.log(fields.size_deg)),
-            ]
-        )
+        log_size = self.size.invert(_log_width(fields))
+        if self.exponent is not None:
+            log_size = log_size - np.log(_undistorted_exponent(self.exponent, fields)) / 2
+        return np.stack([self.x.invert(fields.x_deg), self.y.invert(fields.y_deg), log_size])
 
     def _errors(
         self,
@@ -281,6 +289,12 @@ def learn(
         "y": robust_line(y[whole], estimates.y_deg[whole]),
         "size": robust_line(np.log(size[used]), np.log(estimates.size_deg[used])),
     }
+    if isinstance(estimates, ClassicalPRFResult):
+        # Width and exponent are distorted each in its own way, and so is what they make together.
+        power = phantoms.exponent[used]
+        log_sigma = np.log(size[used]) + np.log(power) / 2
+        lines["size"] = robust_line(log_sigma, _log_width(estimates)[used])
+        lines["exponent"] = robust_line(power, estimates.exponent[used])
     for name, line in lines.items():
         if not line.slope > least_slope:
             raise InputError(
@@ -308,6 +322,25 @@ def learn(
     rank = min(math.ceil(_LEVEL * (n + 1)), n) - 1
     scale = np.sort(ratio, axis=1)[:, rank] / NormalDist().inv_cdf((1 + _LEVEL) / 2)
     return replace(calibration, error_scale=scale)
+
+
+def _log_width(fields: PRFResult) -> np.ndarray:
+    """Return the logarithm of the size, or of sigma where there is an exponent."""
+    log_size = np.log(fields.size_deg)
+    if isinstance(fields, ClassicalPRFResult):
+        return log_size + np.log(fields.exponent) / 2
+    return log_size
+
+
+def _undistorted_exponent(line: Line, fields: PRFResult) -> np.ndarray:
+    """Return exponents as they would be without distortion, above nothing in any case."""
+    if not isinstance(fields, ClassicalPRFResult):
+        raise InputError(
+            "fields",
+            expected="fields with exponents, as the phantoms' have",
+            got=type(fields).__name__,
+        )
+    return np.maximum(line.invert(fields.exponent), _LEAST_EXPONENT)
 
 
 def _alike(centre_and_size: np.ndarray, quality: np.ndarray) -> np.ndarray:

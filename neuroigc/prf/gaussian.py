@@ -49,6 +49,7 @@ def fit_prf(
     maps: ArrayLike | Tensor,
     *,
     extent_deg: float | tuple[float, float],
+    power: ArrayLike | None = None,
     standard_errors: ArrayLike | Tensor | None = None,
     error_width_deg: float | None = None,
     margin_deg: float | None = None,
@@ -72,6 +73,9 @@ def fit_prf(
         float32.
     extent_deg : float or (float, float)
         Width and height of the picture in degrees of visual angle; one number for a square.
+    power : (n_rows, n_columns) array, optional
+        What images offer at every place (:func:`stimulus_power`): maps, and their errors, are
+        divided by it.
     standard_errors : (n_vertices, n_rows, n_columns) array, memory map or tensor, optional
         Standard errors of the maps, in their unit; they do not change the fit.
     error_width_deg : float, optional
@@ -138,15 +142,35 @@ def fit_prf(
         batch_size = max(1, _N_VALUES_PER_BATCH // (n_rows * n_columns))
     elif batch_size < 1:
         raise InputError("batch_size", expected="a positive number of maps", got=str(batch_size))
+    offered = _check_power(power, (n_rows, n_columns))
     errors, width = _check_errors(standard_errors, error_width_deg, maps.shape, extent)
     parts = []
     starts = range(0, n_vertices, batch_size)
     for start in track(starts, show=progress, label="Fitting Gaussians"):
         part = slice(start, start + batch_size)
+        batch = _as_tensor(maps[part], device)
         of_maps = None if errors is None else (_as_tensor(errors[part], device), width)
-        parts.append(_fit_batch(_as_tensor(maps[part], device), field, max_iterations, of_maps))
+        if offered is not None:
+            scale = torch.as_tensor(1 / offered, dtype=batch.dtype, device=batch.device)
+            batch = batch * scale
+            of_maps = None if of_maps is None else (of_maps[0] * scale, width)
+        parts.append(_fit_batch(batch, field, max_iterations, of_maps))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return PRFResult(extent_deg=extent, **columns)
+
+
+def _check_power(power: ArrayLike | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return what images offer as an array, having seen that one can divide by it."""
+    if power is None:
+        return None
+    power = np.asarray(power, dtype=float)
+    if power.shape != shape or not np.isfinite(power).all() or not (power > 0).all():
+        raise InputError(
+            "power",
+            expected=f"numbers above 0, of shape {shape} as the maps",
+            got=f"shape {power.shape}" + (f", from {power.min()}" if power.shape == shape else ""),
+        )
+    return power
 
 
 def as_extent(extent_deg: float | tuple[float, float]) -> tuple[float, float]:

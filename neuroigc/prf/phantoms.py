@@ -19,7 +19,7 @@ from neuroigc._validation import InputError, check_count
 from neuroigc.prf._contrast import display_values
 from neuroigc.prf.gaussian import as_extent, pixel_centres
 
-__all__ = ["Phantoms", "make_phantoms"]
+__all__ = ["Phantoms", "local_contrasts", "make_phantoms"]
 
 # Standard deviation of the window in which contrast is measured; fine enough for any size.
 _WINDOW_PIXELS = 1.5
@@ -172,7 +172,7 @@ def make_phantoms(
     for block in track(blocks, show=progress, label="Phantoms"):
         weights = (along_y[:, None, block] * along_x[:, block]).reshape(height * width, -1)
         signal = np.empty((n_images, weights.shape[1]))
-        for rows, contrast in _contrasts(images):
+        for rows, contrast in local_contrasts(images):
             scene = contrast.mean(1)[:, None]
             # A blank image drives nothing, whatever it is divided by.
             pooled = contrast @ weights / np.where(scene > 0, scene, 1) ** power[block]
@@ -202,7 +202,7 @@ def _gaussians(x, y, sigma, centres, extent) -> tuple[np.ndarray, np.ndarray]:
     return found[0], found[1]
 
 
-def _contrasts(images: np.ndarray | Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+def local_contrasts(images: np.ndarray | Tensor) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield some rows at a time with their local contrast, (n, height * width)."""
     n_images, height, width = images.shape
     by_rows, by_columns = _blur(height), _blur(width)

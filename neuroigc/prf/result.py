@@ -142,6 +142,38 @@ class PRFResult:
         """Whether standard errors of centre and size are known."""
         return all(getattr(self, name) is not None for name in self._errors)
 
+    def with_exponent(self, exponent: np.ndarray) -> ClassicalPRFResult:
+        """Return a copy whose sizes are those of fields that compress what they pool.
+
+        A map is as wide as the Gaussian that pools, whatever its sum is raised to; the response
+        to a small spot is wider by ``1 / sqrt(exponent)``, which is the size that models of
+        compressive spatial summation report (Kay et al. 2013).
+
+        Parameters
+        ----------
+        exponent : (n_vertices,) array
+            For example those of :meth:`neuroigc.models.FieldEncoder.receptive_fields`.
+
+        Raises
+        ------
+        InputError
+            If there is not one number above 0 for each vertex.
+        """
+        exponent = np.asarray(exponent, dtype=float)
+        if exponent.shape != (len(self),) or not (exponent > 0).all():
+            raise InputError(
+                "exponent",
+                expected=f"a number above 0 for each of {len(self)} vertices",
+                got=f"shape {exponent.shape}"
+                + (f", from {exponent.min()}" if exponent.size else ""),
+            )
+        arrays = {name: getattr(self, name) for name in PRFResult.__dataclass_fields__}
+        root = np.sqrt(exponent)
+        arrays["size_deg"] = self.size_deg / root
+        if self.size_error_deg is not None:
+            arrays["size_error_deg"] = self.size_error_deg / root
+        return ClassicalPRFResult(**arrays, exponent=exponent)
+
     def calibrated(self, slope: float, intercept: float = 0.0) -> PRFResult:
         """Return a copy with ``size_deg = slope * map size + intercept``.
 
