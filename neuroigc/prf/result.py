@@ -167,7 +167,7 @@ class PRFResult:
                 got=f"shape {exponent.shape}"
                 + (f", from {exponent.min()}" if exponent.size else ""),
             )
-        arrays = {name: getattr(self, name) for name in PRFResult.__dataclass_fields__}
+        arrays = {f.name: getattr(self, f.name) for f in fields(PRFResult)}
         root = np.sqrt(exponent)
         arrays["size_deg"] = self.size_deg / root
         if self.size_error_deg is not None:
