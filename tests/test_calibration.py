@@ -338,3 +338,34 @@ def test_intervals_of_fits(rng):
     for level in (0, 1, 95):
         with pytest.raises(InputError, match="level"):
             fit.intervals(level)
+
+
+def test_width_and_exponent_are_undone_together(rng):
+    """Sizes come back although width and exponent are distorted each in its own way."""
+    n = 400
+    exponent, size = rng.uniform(0.25, 1, n), np.exp(rng.uniform(-1, 1, n))
+    x, y = rng.uniform(-3, 3, (2, n))
+    sigma = size * np.sqrt(exponent)
+    seen = 0.1 + 0.9 * exponent + 0.02 * rng.standard_normal(n)
+    width = 1.1 * sigma**1.2 * np.exp(0.02 * rng.standard_normal(n))
+    fields = PRFResult(
+        x_deg=x,
+        y_deg=y,
+        size_deg=width,
+        amplitude=np.ones(n),
+        offset=np.zeros(n),
+        r2=np.full(n, 0.9),
+        status=np.full(n, "ok"),
+        extent_deg=(8.0, 8.0),
+    ).with_exponent(seen)
+    phantoms = Phantoms(np.zeros((2, n), np.float32), x, y, size, exponent, np.ones(n))
+    known, new = np.arange(n) < 250, np.arange(n) >= 250
+    found, calibration = calibrate_prfs(fields[new], fields[known], phantoms[known])
+    ratio = found.size_deg / size[new]
+    assert np.median(np.abs(ratio - 1)) < 0.05
+    assert np.corrcoef(found.size_deg, size[new])[0, 1] > 0.99
+    np.testing.assert_allclose(found.exponent, exponent[new], atol=0.1)
+    assert calibration.coefficients["exponent_slope"] == pytest.approx(0.9, abs=0.02)
+    plain = PRFResult(**{f: getattr(fields, f) for f in PRFResult.__match_args__})
+    with pytest.raises(InputError, match="fields with exponents"):
+        calibration.apply(plain)

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neuroigc._validation import InputError, check_count
-from neuroigc.prf._lines import Line, errors_of_neighbours, ranks, robust_line
+from neuroigc.prf._lines import (
+    Line,
+    Surface,
+    errors_of_neighbours,
+    ranks,
+    robust_line,
+    robust_surface,
+)
 from neuroigc.prf._phantom_errors import binned_errors, errors_of
 from neuroigc.prf.phantoms import Phantoms
 from neuroigc.prf.result import ClassicalPRFResult, PRFResult
@@ -36,10 +43,7 @@ class Calibration:
     x, y : Line
         Of the centre, in degrees.
     size : Line
-        Of the natural logarithm of the size in degrees; where fields have exponents, of sigma,
-        which is size times the root of the exponent.
-    exponent : Line or None
-        Of the exponent, where fields have one (:class:`ClassicalPRFResult`).
+        Of the natural logarithm of the size in degrees.
     error_scale : (3,) array
         Factors on standard errors of x, y and log size that make 95 % intervals cover 95 % of
         the phantoms. Narrower intervals, of a lower level, mostly cover more than they should:
@@ -57,6 +61,10 @@ class Calibration:
         Phantoms that were learned from: status "ok", true centre on the image.
     n_neighbours : int
         Phantoms that count as most alike.
+    exponent : Line or None
+        Of the exponent, where fields have one (:class:`ClassicalPRFResult`).
+    surface : Surface or None
+        There, the size from width and exponent together, in place of ``size``.
     """
 
     x: Line
@@ -70,6 +78,7 @@ class Calibration:
     used: np.ndarray
     n_neighbours: int
     exponent: Line | None = None
+    surface: Surface | None = None
 
     def apply(self, fields: PRFResult, *, quality: ArrayLike | None = None) -> PRFResult:
         """Return calibrated fields with calibrated standard errors.
@@ -107,7 +116,8 @@ class Calibration:
         size = np.exp(log_size)
         further = {}
         if self.exponent is not None:
-            further["exponent"] = _undistorted_exponent(self.exponent, fields)
+            exponent = self.exponent.invert(_width_and_exponent(fields)[1])
+            further["exponent"] = np.maximum(exponent, _LEAST_EXPONENT)
         return replace(
             fields,
             **further,
@@ -218,9 +228,10 @@ class Calibration:
 
     def _undistorted(self, fields: PRFResult) -> np.ndarray:
         """Return x, y and log size as they would be without distortion, (3, n)."""
-        log_size = self.size.invert(_log_width(fields))
-        if self.exponent is not None:
-            log_size = log_size - np.log(_undistorted_exponent(self.exponent, fields)) / 2
+        if self.surface is None:
+            log_size = self.size.invert(np.log(fields.size_deg))
+        else:
+            log_size = self.surface.at(*_width_and_exponent(fields))
         return np.stack([self.x.invert(fields.x_deg), self.y.invert(fields.y_deg), log_size])
 
     def _errors(
@@ -289,12 +300,12 @@ def learn(
         "y": robust_line(y[whole], estimates.y_deg[whole]),
         "size": robust_line(np.log(size[used]), np.log(estimates.size_deg[used])),
     }
+    exponent = surface = None
     if isinstance(estimates, ClassicalPRFResult):
-        # Width and exponent are distorted each in its own way, and so is what they make together.
-        power = phantoms.exponent[used]
-        log_sigma = np.log(size[used]) + np.log(power) / 2
-        lines["size"] = robust_line(log_sigma, _log_width(estimates)[used])
-        lines["exponent"] = robust_line(power, estimates.exponent[used])
+        # Width and exponent are distorted each in its own way, which no line through what they
+        # make together undoes.
+        exponent = robust_line(phantoms.exponent[used], estimates.exponent[used])
+        surface = robust_surface(*_width_and_exponent(estimates[used]), np.log(size[used]))
     for name, line in lines.items():
         if not line.slope > least_slope:
             raise InputError(
@@ -312,6 +323,8 @@ def learn(
         quality=quality,
         used=used,
         n_neighbours=n_neighbours,
+        exponent=exponent,
+        surface=surface,
     )
     found = calibration._undistorted(estimates[used])
     off = np.abs(found - [x[used], y[used], np.log(size[used])])
@@ -324,23 +337,16 @@ def learn(
     return replace(calibration, error_scale=scale)
 
 
-def _log_width(fields: PRFResult) -> np.ndarray:
-    """Return the logarithm of the size, or of sigma where there is an exponent."""
-    log_size = np.log(fields.size_deg)
-    if isinstance(fields, ClassicalPRFResult):
-        return log_size + np.log(fields.exponent) / 2
-    return log_size
-
-
-def _undistorted_exponent(line: Line, fields: PRFResult) -> np.ndarray:
-    """Return exponents as they would be without distortion, above nothing in any case."""
+def _width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logarithm of the width of what pools, and the exponent."""
     if not isinstance(fields, ClassicalPRFResult):
         raise InputError(
             "fields",
             expected="fields with exponents, as the phantoms' have",
             got=type(fields).__name__,
+            fix="See PRFResult.with_exponent.",
         )
-    return np.maximum(line.invert(fields.exponent), _LEAST_EXPONENT)
+    return np.log(fields.size_deg) + np.log(fields.exponent) / 2, fields.exponent
 
 
 def _alike(centre_and_size: np.ndarray, quality: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Line", "errors_of_neighbours", "ranks", "robust_line"]
+__all__ = ["Line", "Surface", "errors_of_neighbours", "ranks", "robust_line", "robust_surface"]
 
 _ONE_SIGMA = 0.6827
 
@@ -22,23 +22,64 @@ class Line(NamedTuple):
         return (estimate - self.intercept) / self.slope
 
 
+class Surface(NamedTuple):
+    """Log sizes from estimated widths and exponents: a polynomial of the second order.
+
+    Attributes
+    ----------
+    coefficients : (6,) array
+        Of 1, w, w^2, e, e^2 and w e, with w the log width and e the exponent.
+    low, high : (2,) array
+        Of width and exponent, the range that it was learned on; beyond it nothing changes.
+    """
+
+    coefficients: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def at(self, log_width: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+        """Return log sizes."""
+        both = np.stack([log_width, exponent])
+        inside = np.clip(both, self.low[:, None], self.high[:, None])
+        # Along the width it goes on as the size does.
+        beyond = both[0] - inside[0]
+        found: np.ndarray = _second_order(*inside) @ self.coefficients + beyond
+        return found
+
+
 def robust_line(truth: np.ndarray, estimate: np.ndarray) -> Line:
     """Return the robust line of estimates on the truth."""
-    design = np.stack([np.ones_like(truth), truth], axis=1)
-    weights = np.ones_like(truth)
+    return Line(*_robust(np.stack([np.ones_like(truth), truth], axis=1), estimate).tolist())
+
+
+def robust_surface(log_width: np.ndarray, exponent: np.ndarray, log_size: np.ndarray) -> Surface:
+    """Return the robust surface of true log sizes over what was estimated."""
+    both = np.stack([log_width, exponent])
+    low, high = np.quantile(both, [0.01, 0.99], axis=1)
+    inside = np.clip(both, low[:, None], high[:, None])
+    return Surface(_robust(_second_order(*inside), log_size), low, high)
+
+
+def _second_order(w: np.ndarray, e: np.ndarray) -> np.ndarray:
+    return np.stack([np.ones_like(w), w, w * w, e, e * e, w * e], axis=1)
+
+
+def _robust(design: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return coefficients of a robust regression (Tukey's biweight)."""
+    weights = np.ones(len(values))
     # Huber's weights lead from least squares to where Tukey's, which forget outliers, can start.
     for step in range(60):
         root = np.sqrt(weights)
-        found = np.linalg.lstsq(design * root[:, None], estimate * root, rcond=None)[0]
-        residual = np.abs(estimate - design @ found)
+        found = np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
+        residual = np.abs(values - design @ found)
         scale = 1.4826 * np.median(residual)
-        if scale <= 1e-12 * np.abs(estimate).max():
+        if scale <= 1e-12 * np.abs(values).max():
             break
         if step < 20:
             weights = 1 / np.maximum(residual / (1.345 * scale), 1)
         else:
             weights = np.maximum(1 - (residual / (4.685 * scale)) ** 2, 0) ** 2
-    return Line(*found.tolist())
+    return found
 
 
 def ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -123,8 +123,10 @@ def learn_calibration(
     -----
     Estimates are regressed on the truth (Tukey's biweight) and the line is inverted, as in the
     calibration of an instrument: the slope of calibrated sizes on true ones is 1. Regressing the
-    truth on estimates would shrink sizes towards those of the phantoms. Lines of x and y are
-    those of phantoms at least one size away from the edges, where fields are not cut.
+    truth on estimates would shrink sizes towards those of the phantoms. Only where fields have
+    exponents (:meth:`PRFResult.with_exponent`), width and exponent are brought together by a
+    regression of the true size on both: their errors are small and would be magnified. Lines of
+    x and y are those of phantoms at least one size away from the edges, where fields are not cut.
 
     Errors are scaled by a quantile of the phantoms' own (conformal prediction; Vovk, Gammerman &
     Shafer 2005; Papadopoulos, Gammerman & Vovk 2008): intervals cover 95 % of vertices that are

@@ -1,6 +1,8 @@
 """Benchmarks of maps of visual cortex and of the receptive fields in them.
 
-``python tests/benchmarks/bench_prf.py speed`` times the maps of all vertices in one pass. What is
+``python tests/benchmarks/bench_prf.py accuracy`` compares receptive fields with the truth of an
+invented subject and with the classical model's, ``images`` does so for more and more images,
+``fits`` times fits of Gaussians, and ``speed`` the maps of all vertices in one pass. What is
 printed is written as JSON with ``--json PATH``. ``--small`` runs in seconds and means nothing.
 """
 
@@ -10,11 +12,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark_fields import add_accuracy, add_fits, add_images
 from benchmark_output import print_environment, write
 from benchmark_speed import add_speed
 
 # Each adds its subcommand, with what it runs.
-COMMANDS = (add_speed,)
+COMMANDS = (add_accuracy, add_images, add_fits, add_speed)
 
 
 def make_parser() -> argparse.ArgumentParser:
