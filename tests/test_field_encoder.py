@@ -39,6 +39,7 @@ def network():
         share=torch.linspace(0.0, 0.6, N_OUTPUTS),
     )
     with torch.no_grad():
+        network.readout.raw_weights.normal_(std=0.1)
         network.head.weight.copy_(torch.linspace(0.5, 2, N_OUTPUTS)[:, None])
         # Features that vary as much as those of a trained network do.
         for layer in (network.stem, network.body.features[3]):
@@ -65,10 +66,7 @@ def test_is_what_the_formula_says(network, images):
     now = {name: value.detach().numpy() for name, value in readout.parameters_by_name.items()}
     with torch.no_grad():
         got = network(images[:3]).numpy()
-    weights, scene_weights = (
-        np.log1p(np.exp(w.detach().numpy()))
-        for w in (readout.raw_weights, readout.raw_scene_weights)
-    )
+    weights, scene_weights = (w.detach().numpy() for w in readout.weights())
     for v in range(N_OUTPUTS):
         squared = (x - now["x"][v]) ** 2 + (y[:, None] - now["y"][v]) ** 2
         window = np.exp(-squared / (2 * np.exp(now["log_width"][v]) ** 2))
@@ -120,10 +118,7 @@ def test_finished_windows_are_those_of_scipy(network, images, rng, weighted):
     found = torch.stack([*readout.parameters_by_name.values()], 1).detach().double().numpy()
     features = network.features(images).detach().double().flatten(2).numpy()
     grid_x, grid_y = readout.grid_x.double().numpy(), readout.grid_y.double().numpy()
-    w, u = (
-        nn.functional.softplus(raw).detach().double().numpy()
-        for raw in (readout.raw_weights, readout.raw_scene_weights)
-    )
+    w, u = (weights.detach().double().numpy() for weights in readout.weights())
     scale = 1 if weights is None else weights.double().sqrt().numpy()
 
     def residuals(p, v):

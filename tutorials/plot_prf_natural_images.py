@@ -2,11 +2,13 @@
 # # Where does a vertex look, without a retinotopy scan?
 #
 # Train a network that predicts the responses of visual cortex from the images a subject saw. Its
-# integrated gradient correlation (IGC) maps, one per vertex, show which pixels the predictions
+# integrated gradient correlation (IGC) maps, one per vertex, show which places the predictions
 # rest on: a picture of the vertex's population receptive field (pRF), made from natural images.
+# Phantoms, invented vertices whose receptive fields are known, go the same way, and tell what
+# sizes and centres are worth on the images at hand.
 #
 # The data are simulated, so the true receptive fields are known. About a minute; with more images
-# than here the maps get sharper.
+# than here the maps get sharper (see "How many images do I need?").
 
 # %%
 import os
@@ -16,11 +18,20 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from neuroigc.attribution import integrated_gradient_correlation
+from neuroigc.attribution import window_correlation
 from neuroigc.datasets import load_nsd, load_nsd_images, make_study
 from neuroigc.datasets.simulation import load_truth
-from neuroigc.models import NeuralEncoder
-from neuroigc.prf import compare_prfs, fit_prf, plot_prf_comparison, plot_prf_gallery
+from neuroigc.models import FieldEncoder
+from neuroigc.prf import (
+    calibrate_prfs,
+    compare_prfs,
+    fit_prf,
+    make_phantoms,
+    plot_calibration,
+    plot_prf_comparison,
+    plot_prf_gallery,
+    stimulus_power,
+)
 from neuroigc.stats import noise_ceiling, reaches_ceiling
 from neuroigc.surface import load_atlas
 
@@ -61,15 +72,25 @@ print(f"{len(images)} images, {n_vertices} vertices")
 # %% [markdown]
 # ## The encoder
 #
-# Five convolutions and two linear layers. Every tenth image is held out, and so are the shared
-# ones. A perfect model would reach the noise ceiling, which the signal-to-noise ratio of single
-# trials (`ncsnr`) tells; vertices are kept whose encoder reaches half of it.
+# Convolutions that are learned, and for every vertex a Gaussian window on them, divided by what
+# the whole scene holds and compressed. Phantoms are trained with the vertices: they have the
+# subject's noise, and fields all over the image. Every tenth image is held out, and so are the
+# shared ones. A perfect model would reach the noise ceiling, which the signal-to-noise ratio of
+# single trials (`ncsnr`) tells; vertices are kept whose encoder reaches half of it.
 
 # %%
 held_out = data.is_test | (np.arange(len(images)) % 10 == 0)
-encoder = NeuralEncoder(n_latents=96)
-encoder.fit(images[~held_out], data.responses[~held_out])
-r = encoder.correlation(images[held_out], data.responses[held_out])
+phantoms = make_phantoms(
+    images,
+    extent_deg=EXTENT_DEG,
+    n_repeats=data.n_repeats,
+    ncsnr=data.ncsnr,
+    n_phantoms=150 if FAST else 400,
+)
+responses = np.concatenate([data.responses, phantoms.responses], axis=1)
+encoder = FieldEncoder(max_epochs=12)
+encoder.fit(images[~held_out], responses[~held_out], sample_weight=data.n_repeats[~held_out])
+r = encoder.correlation(images[held_out], responses[held_out])[:n_vertices]
 ceiling = noise_ceiling(data.ncsnr, n_repeats=data.n_repeats[held_out])
 good = reaches_ceiling(r, ceiling)
 share_good = good.mean()
@@ -79,16 +100,34 @@ print(f"{share_good:.0%} of the vertices reach half the ceiling")
 # %% [markdown]
 # ## The maps
 #
-# All vertices at once: gradients are taken for the 96 latents before the last layer, and one
-# product turns them into maps of every vertex. Maps are summed over 2 x 2 pixels.
+# All vertices at once, on the grid of features that the windows look at. By default predictions
+# stand for the targets, so that maps are free of the noise of responses, and images that were
+# learned from serve as well. The variance of contrast differs from place to place, and maps with
+# it; dividing by it leaves the receptive field. The encoder also tells how strongly a vertex
+# compresses what it pools, which widens its responses to small things.
 
 # %%
-chosen = np.flatnonzero(held_out)[:150]
-result = integrated_gradient_correlation(
-    encoder.module_, images[chosen], data.responses[chosen], pool=2, max_gradients=5
+result = window_correlation(encoder.module_, images)
+n_rows, n_columns = result.attributions.shape[1:]
+maps = result.attributions / stimulus_power(images, shape=(n_rows, n_columns))
+fields = fit_prf(maps, extent_deg=EXTENT_DEG)
+fields = fields.with_exponent(encoder.receptive_fields(EXTENT_DEG)["exponent"])
+ncsnr = np.concatenate([data.ncsnr, phantoms.ncsnr])
+fields, calibration = calibrate_prfs(
+    fields[:n_vertices],
+    fields[n_vertices:],
+    phantoms,
+    quality=ncsnr[:n_vertices],
+    phantom_quality=ncsnr[n_vertices:],
 )
-fields = fit_prf(result.attributions, extent_deg=EXTENT_DEG)
+print(calibration.expected_errors())
+figure = plot_calibration(calibration)
+finish(figure, "prf_natural_images_phantoms")
 
+# %% [markdown]
+# ## Against the truth
+
+# %%
 truth = load_truth(root, 1)
 truth = {
     name: np.concatenate([truth[side][name][data.vertices[side]] for side in ("left", "right")])
@@ -104,9 +143,8 @@ r_angle = float(comparison["r_angle"])
 # %% [markdown]
 # ## What they look like
 #
-# For each of four areas two vertices, solid circles from the map and dotted ones true, both of
-# 1 SD. Sizes of maps are not yet sizes of receptive fields: a network that pools local energy
-# widens them, natural images narrow them.
+# For each of four areas two vertices, solid circles estimated and dotted ones true, both of
+# 1 SD.
 
 # %%
 shown = []
@@ -119,7 +157,7 @@ names = np.full(n_vertices, "", dtype=object)
 for area, columns in areas.groups(data.vertices).items():
     names[columns] = area
 figure = plot_prf_gallery(
-    result.attributions[shown],
+    maps[shown],
     extent_deg=EXTENT_DEG,
     estimates=fields[shown],
     references={name: values[shown] for name, values in truth.items()},
@@ -129,7 +167,7 @@ finish(figure, "prf_natural_images_gallery")
 
 # %%
 figure = plot_prf_comparison(
-    fields, truth, where=good & (fields.status == "ok"), labels=("IGC map", "truth")
+    fields, truth, where=good & (fields.status == "ok"), labels=("IGC", "truth")
 )
 finish(figure, "prf_natural_images_comparison")
 

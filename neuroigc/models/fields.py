@@ -31,7 +31,7 @@ from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
 __all__ = ["FieldEncoderNetwork", "WindowReadout", "growth"]
 
 # Parameters count in units in which they are learned as fast as weights are.
-PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 10.0
+PLACE_UNIT, WIDTH_UNIT, POWER_UNIT, WEIGHT_UNIT = 1.5, 6.0, 10.0, 10.0
 FIRST_POWER, FIRST_WIDTH = 0.5, 0.2
 # Pooled features are positive; this keeps their logarithm finite.
 FLOOR = 1e-6
@@ -121,12 +121,18 @@ class WindowReadout(nn.Module):
         x, y = self.grid_x - now["x"][:, None], self.grid_y - now["y"][:, None]
         return torch.softmax(-0.5 * (x * x + y * y) * torch.exp(-2 * now["log_width"])[:, None], 1)
 
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Return weights of features in windows and in the scene, (n_outputs, n_channels) each."""
+        raw = self.raw_weights, self.raw_scene_weights
+        inside, scene = (F.softplus(WEIGHT_UNIT * weights) for weights in raw)
+        return inside, scene
+
     def pooled(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logarithms of what windows and scene hold, (n, n_outputs) each."""
         flat = features.flatten(2)
-        inside = _Pool.apply(flat, self.windows())
-        inside = torch.einsum("ncv,vc->nv", inside, F.softplus(self.raw_weights))
-        scene = flat.mean(2) @ F.softplus(self.raw_scene_weights).T
+        weights, scene_weights = self.weights()
+        inside = torch.einsum("ncv,vc->nv", _Pool.apply(flat, self.windows()), weights)
+        scene = flat.mean(2) @ scene_weights.T
         return torch.log(inside + FLOOR), torch.log(scene + FLOOR)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -247,9 +253,9 @@ class FieldEncoderNetwork(FactorisedNetwork):
         """
         readout = self.readout
         windows = readout.windows()
-        inside = F.softplus(readout.raw_weights)[:, :, None] * windows[:, None]
-        scene = F.softplus(readout.raw_scene_weights)[:, :, None] / windows.shape[1]
-        return inside, scene.expand_as(inside)
+        weights, scene_weights = readout.weights()
+        inside = weights[:, :, None] * windows[:, None]
+        return inside, (scene_weights[:, :, None] / windows.shape[1]).expand_as(inside)
 
     def from_sums(self, inside: Tensor, scene: Tensor) -> Tensor:
         """Return the outputs for given sums of features, (n, n_outputs) each."""

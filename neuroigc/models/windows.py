@@ -172,8 +172,7 @@ def _products(network: FieldEncoderNetwork, batches: Batches) -> tuple[Tensor, i
     # Derivatives of windows that sum to one.
     moved = [windows * (d - (windows * d).sum(1, keepdim=True)) for d in (across, up, wide)]
     all_windows = torch.cat([windows, *moved])
-    feature_weights = F.softplus(readout.raw_weights)
-    scene_weights = F.softplus(readout.raw_scene_weights)
+    feature_weights, scene_weights = readout.weights()
     n_outputs, n = len(windows), 0
     products = windows.new_zeros(n_outputs, 8, 8, dtype=torch.float64)
     for inputs, targets, weights in batches:
