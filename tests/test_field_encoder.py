@@ -39,7 +39,7 @@ def network():
         share=torch.linspace(0.0, 0.6, N_OUTPUTS),
     )
     with torch.no_grad():
-        network.readout.raw_weights.normal_(std=0.1)
+        network.readout.raw_weights.normal_()
         network.head.weight.copy_(torch.linspace(0.5, 2, N_OUTPUTS)[:, None])
         # Features that vary as much as those of a trained network do.
         for layer in (network.stem, network.body.features[3]):

@@ -31,7 +31,7 @@ from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
 __all__ = ["FieldEncoderNetwork", "WindowReadout", "growth"]
 
 # Parameters count in units in which they are learned as fast as weights are.
-PLACE_UNIT, WIDTH_UNIT, POWER_UNIT, WEIGHT_UNIT = 1.5, 6.0, 10.0, 10.0
+PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 10.0
 FIRST_POWER, FIRST_WIDTH = 0.5, 0.2
 # Pooled features are positive; this keeps their logarithm finite.
 FLOOR = 1e-6
@@ -124,7 +124,7 @@ class WindowReadout(nn.Module):
     def weights(self) -> tuple[Tensor, Tensor]:
         """Return weights of features in windows and in the scene, (n_outputs, n_channels) each."""
         raw = self.raw_weights, self.raw_scene_weights
-        inside, scene = (F.softplus(WEIGHT_UNIT * weights) for weights in raw)
+        inside, scene = (F.softplus(weights) for weights in raw)
         return inside, scene
 
     def pooled(self, features: Tensor) -> tuple[Tensor, Tensor]:

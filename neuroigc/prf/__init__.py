@@ -1,6 +1,5 @@
 """Maps to receptive fields."""
 
-from neuroigc.prf.averaging import average_prfs
 from neuroigc.prf.calibration import Calibration, calibrate_prfs, learn_calibration
 from neuroigc.prf.classical import (
     contrast_energy,
@@ -43,7 +42,6 @@ __all__ = [
     "PRFResult",
     "Phantoms",
     "angle_colormap",
-    "average_prfs",
     "calibrate_prfs",
     "circular_correlation",
     "circular_difference",

@@ -16,7 +16,6 @@ from neuroigc.attribution import window_correlation
 from neuroigc.models import FieldEncoder
 from neuroigc.prf import (
     PRFResult,
-    average_prfs,
     calibrate_prfs,
     circular_difference,
     compare_prfs,
@@ -49,7 +48,7 @@ class Estimates:
     good : array of bool
         Vertices whose encoder reaches half the noise ceiling.
     r : array
-        Mean accuracy of the encoders.
+        Accuracy of the encoder.
     seconds : dict of str to float
     """
 
@@ -66,10 +65,9 @@ def estimate(
     *,
     n_phantoms: int = N_PHANTOMS,
     n_maps: int = 4_000,
-    n_seeds: int = 3,
     **options: Any,
 ) -> Estimates:
-    """Train encoders on vertices and phantoms, map both, fit, average, calibrate."""
+    """Train an encoder on vertices and phantoms, map both, fit, calibrate."""
     clock = _Clock()
     phantoms = make_phantoms(
         data.images,
@@ -82,24 +80,20 @@ def estimate(
     held_out = np.arange(len(data.images)) % HOLD_OUT == 0
     train, shown = ~held_out, data.images[:n_maps]
     clock.add("phantoms")
-    found, r = [], np.zeros(responses.shape[1])
-    for seed in range(n_seeds):
-        encoder = FieldEncoder(seed=seed, validation_fraction=0.03, **options).fit(
-            data.images[train], responses[train], sample_weight=data.n_repeats[train]
-        )
-        r += encoder.correlation(data.images[held_out], responses[held_out]) / n_seeds
-        clock.add("training")
-        maps = window_correlation(encoder.module_, shown)
-        clock.add("maps")
-        fields = fit_prf(
-            maps.attributions,
-            extent_deg=EXTENT_DEG,
-            power=stimulus_power(shown, shape=maps.attributions.shape[1:]),
-            standard_errors=maps.standard_errors,
-        )
-        found.append(fields.with_exponent(encoder.receptive_fields(EXTENT_DEG)["exponent"]))
-        clock.add("fits and calibration")
-    fields, n = average_prfs(found), data.responses.shape[1]
+    encoder = FieldEncoder(**options).fit(
+        data.images[train], responses[train], sample_weight=data.n_repeats[train]
+    )
+    clock.add("training")
+    maps = window_correlation(encoder.module_, shown)
+    clock.add("maps")
+    fields = fit_prf(
+        maps.attributions,
+        extent_deg=EXTENT_DEG,
+        power=stimulus_power(shown, shape=maps.attributions.shape[1:]),
+        standard_errors=maps.standard_errors,
+    ).with_exponent(encoder.receptive_fields(EXTENT_DEG)["exponent"])
+    r = encoder.correlation(data.images[held_out], responses[held_out])
+    n = data.responses.shape[1]
     calibrated, calibration = calibrate_prfs(
         fields[:n], fields[n:], phantoms, quality=r[:n], phantom_quality=r[n:]
     )
@@ -226,7 +220,6 @@ def _load(options: argparse.Namespace) -> tuple[Simulation, dict[str, Any]]:
         settings = {
             "n_phantoms": 60,
             "n_maps": 200,
-            "n_seeds": 2,
             "max_epochs": 2,
             "channels": (4, 4),
         }
@@ -282,7 +275,7 @@ def _images(options: argparse.Namespace) -> dict[str, Any]:
         part = data.first(n_images)
         # As many steps for few images as for many, up to a limit.
         epochs = min(60, round(12 * len(data.images) / n_images))
-        ours = estimate(part, **{"max_epochs": epochs, "n_seeds": 1, **settings})
+        ours = estimate(part, **{"max_epochs": epochs, **settings})
         rival, _ = fit_rival(part, next(iter(RIVALS.values())))
         everything = np.ones(len(data.x_deg), bool)
         row: dict[str, Any] = {"n_images": n_images, "good": float(ours.good.mean())}
