@@ -41,7 +41,10 @@ def coarse_maps():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plotting, "render", partial(plotting.render, n_pixels=120))
+        plotting._scene.cache_clear()
         yield
+    # What is drawn later is drawn finely.
+    plotting._scene.cache_clear()
 
 
 def make_report_study(
