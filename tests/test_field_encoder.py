@@ -77,6 +77,11 @@ def test_is_what_the_formula_says(network, images):
         np.testing.assert_allclose(got[:, v], expected, rtol=1e-4)
 
 
+def test_conditions_are_not_dropped_quietly(network, images):
+    with pytest.raises(InputError, match="conditions: expected none"):
+        network(images[:3], torch.zeros(3, dtype=torch.int64))
+
+
 def test_features_that_no_gradient_comes_through_are_left_out_exactly(rng):
     features = torch.from_numpy(rng.random((2, 3, 5))).requires_grad_(True)
     windows = torch.from_numpy(rng.random((4, 5))).requires_grad_(True)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuroigc._validation import check_choice
+from neuroigc._validation import InputError, check_choice
 from neuroigc.models.checks import check_count, check_counts
 from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
 
@@ -180,7 +180,13 @@ class _FieldBody(nn.Module):
         super().__init__()
         self.features, self.readout = features, readout
 
-    def forward(self, hidden: Tensor, conditions: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def forward(self, hidden: Tensor, conditions: Tensor | None = None) -> Tensor:
+        if conditions is not None:
+            raise InputError(
+                "conditions",
+                expected="none: every vertex has a window of its own",
+                got=f"{len(conditions)} of them",
+            )
         return self.readout(self.features(hidden))
 
 
