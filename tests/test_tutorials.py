@@ -97,6 +97,13 @@ def test_receptive_fields_come_out_of_natural_images(results):
 
 
 @pytest.mark.slow
+def test_more_images_make_better_receptive_fields(results):
+    found = results("plot_how_many_images")
+    assert found["better"] > 1.1
+    assert found["last_error"] < 0.7  # the short version has 300 images
+
+
+@pytest.mark.slow
 def test_any_torch_model_is_attributed_and_noise_refused(results):
     found = results("plot_any_torch_model")
     assert found["r"] >= 0.65

@@ -97,8 +97,8 @@ better = float(errors[0, 0].mean() / errors[0, -1].mean())
 last_error = float(errors[0, -1].mean())
 
 # %% [markdown]
-# Centres are known first, sizes much later: they rest on width and on compression. Vertices with
-# a low noise ceiling need more images, in about the proportion of the variance of their noise.
+# Both errors fall with the number of images, and vertices with a low noise ceiling need more of
+# them. Sizes rest on width and on compression, which are harder to tell than places.
 
 # %%
 plt.show()
