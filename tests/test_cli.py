@@ -20,7 +20,7 @@ from neuroigc.cli.config import load_config
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.stages import run_stage
 from neuroigc.cli.study_data import common_vertices, decoding_samples, load_features
-from neuroigc.datasets import make_study
+from neuroigc.datasets import SubjectData, make_study
 from neuroigc.datasets.layouts import write_algonauts
 from neuroigc.surface import load_atlas, load_mask
 
@@ -230,12 +230,12 @@ def test_algonauts_layout_gives_the_same_responses(data, tmp_path):
         run_stage(folder, "prepare")
         folders[layout] = folder
     for subject in ("01", "02"):
-        nsd, algonauts = (dict(np.load(f.prepared(subject))) for f in folders.values())
-        shown = ~nsd["is_test"]
-        np.testing.assert_array_equal(nsd["image_ids"][shown], algonauts["image_ids"])
-        np.testing.assert_array_equal(nsd["responses"][shown], algonauts["responses"])
+        nsd, algonauts = (SubjectData.load(f.prepared(subject)) for f in folders.values())
+        shown = ~nsd.is_test
+        np.testing.assert_array_equal(nsd.image_ids[shown], algonauts.image_ids)
+        np.testing.assert_array_equal(nsd.responses[shown], algonauts.responses)
         for side in ("left", "right"):
-            np.testing.assert_array_equal(nsd[f"vertices/{side}"], algonauts[f"vertices/{side}"])
+            np.testing.assert_array_equal(nsd.vertices[side], algonauts.vertices[side])
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_dropping_a_part_leaves_nothing_of_it(copy, study_toml, tmp_path):
     ("name", "stage"),
     [
         ("prepared/features.tsv", "train"),
-        ("prepared/sub-01.npz", "train"),
+        ("prepared/sub-01/responses.npy", "train"),
         ("prepared/sub-01_images.npy", "attribute"),
         ("attributions/sub-02_decoding.npz", "roi"),
         ("prf.tsv", "report"),
@@ -536,11 +536,11 @@ def test_processes_under_torchrun_write_what_one_writes(trained, done):
 
 def test_processes_under_torchrun_say_what_is_wrong_once(trained):
     out = trained()
-    for path in (out / "prepared").glob("sub-02.npz"):
-        path.write_bytes(path.read_bytes()[:99])
+    path = out / "prepared" / "sub-02" / "responses.npy"
+    path.write_bytes(path.read_bytes()[:99])
     run = torchrun("attribute", str(out), "--quiet")
     assert run.returncode != 0
     assert run.stderr.count("neuroigc: ") == 1, run.stderr
-    assert "sub-02.npz" in run.stderr
+    assert "sub-02/responses.npy" in run.stderr
     run = torchrun("attribute", str(out), "--shard", "1/2")
     assert run.stderr.count("--shard: expected a process by itself") == 1

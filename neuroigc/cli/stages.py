@@ -15,6 +15,7 @@ from neuroigc.cli.results import write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.study_data import decoding_samples, encoding_samples, write_features
 from neuroigc.datasets import SubjectData
+from neuroigc.datasets.store import DESCRIPTION
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
 
@@ -64,7 +65,7 @@ def prepare(folder, *, keep, progress):
     source = open_source(config)
     for subject in config.data.subjects:
         path = folder.prepared(subject)
-        if not (keep and path.exists()):
+        if not (keep and (path / DESCRIPTION).exists()):
             source.load(subject, progress=progress).save(path)
         atlas = source.atlas(subject, config.rois)
         _check_places(config, subject, SubjectData.load(path), atlas)

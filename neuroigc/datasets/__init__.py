@@ -7,11 +7,12 @@ from neuroigc.datasets.algonauts import (
     load_algonauts_images,
     load_algonauts_rois,
 )
-from neuroigc.datasets.arrays import ArrayData, SubjectData, load_arrays
+from neuroigc.datasets.arrays import ArrayData, load_arrays
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
 from neuroigc.datasets.nsd import load_nsd
 from neuroigc.datasets.stimuli import image_statistics, load_nsd_images, prepare_image
+from neuroigc.datasets.subjects import SubjectData
 
 __all__ = [
     "ArrayData",

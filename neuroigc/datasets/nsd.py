@@ -19,7 +19,8 @@ from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import open_mgh, read_surface_vector
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, StrPath
-from neuroigc.datasets.arrays import SubjectData, whole_numbers
+from neuroigc.datasets.arrays import whole_numbers
+from neuroigc.datasets.subjects import SubjectData
 
 __all__ = ["load_nsd"]
 
