@@ -11,6 +11,7 @@ from neuroigc.datasets.arrays import ArrayData, load_arrays
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
 from neuroigc.datasets.nsd import load_nsd
+from neuroigc.datasets.preparation import prepare_nsd
 from neuroigc.datasets.stimuli import image_statistics, load_nsd_images, prepare_image
 from neuroigc.datasets.subjects import SubjectData
 
@@ -29,6 +30,7 @@ __all__ = [
     "load_nsd_images",
     "make_study",
     "prepare_image",
+    "prepare_nsd",
     "verify",
 ]
 

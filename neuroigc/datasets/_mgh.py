@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from neuroigc._validation import InputError
 
-__all__ = ["open_mgh", "read_surface_vector"]
+__all__ = ["mgh_layout", "open_mgh", "read_mgh_columns", "read_surface_vector"]
 
 HEADER_BYTES = 284
 # FreeSurfer's type codes; everything is big-endian.
 DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}
 
 
-def open_mgh(path: Path) -> np.memmap:
-    """Map an uncompressed ``.mgh`` file of surface data without reading it.
+class MghLayout(NamedTuple):
+    """What the header of an MGH file of surface data says; frames are contiguous in the file."""
+
+    n_frames: int
+    n_vertices: int
+    dtype: np.dtype[np.generic]
+
+
+def mgh_layout(path: Path) -> MghLayout:
+    """Read the header of an uncompressed ``.mgh`` file of surface data.
 
     Parameters
     ----------
     path : Path
         File of shape (n_vertices, 1, 1, n_frames), or with the vertices on another of the first
         three axes.
-
-    Returns
-    -------
-    memmap of shape (n_frames, n_vertices)
-        Frames are contiguous in the file.
 
     Raises
     ------
@@ -60,7 +64,47 @@ def open_mgh(path: Path) -> np.memmap:
             got=f"{actual} bytes",
             fix="The file is truncated; obtain it again.",
         )
+    return MghLayout(n_frames, n_vertices, dtype)
+
+
+def open_mgh(path: Path) -> np.memmap:
+    """Map an uncompressed ``.mgh`` file of surface data without reading it.
+
+    Returns
+    -------
+    memmap of shape (n_frames, n_vertices)
+
+    Raises
+    ------
+    InputError
+        As :func:`mgh_layout`.
+    """
+    n_frames, n_vertices, dtype = mgh_layout(path)
     return np.memmap(path, dtype, "r", HEADER_BYTES, (n_frames, n_vertices))
+
+
+def read_mgh_columns(path: Path, columns: npt.NDArray[np.int64], out: np.ndarray) -> None:
+    """Read some vertices of every frame into ``out`` of shape (n_frames, n_columns).
+
+    Frame by frame through one small buffer: a memory map would keep all pages of the file in
+    memory, and half of the time would go into mapping them. Of each frame no more is read than
+    from the first column to the last.
+    """
+    n_frames, n_vertices, dtype = mgh_layout(path)
+    if not len(columns):
+        return
+    first, last = int(columns.min()), int(columns.max())
+    frame = np.empty(last + 1 - first, dtype)
+    picked, inside = np.empty(len(columns), dtype), columns - first
+    with path.open("rb", buffering=0) as file:
+        for number in range(n_frames):
+            file.seek(HEADER_BYTES + (number * n_vertices + first) * dtype.itemsize)
+            if file.readinto(frame.view(np.uint8).data) != frame.nbytes:
+                raise InputError(
+                    str(path), expected="a file that stays whole", got="one that became shorter"
+                )
+            np.take(frame, inside, out=picked, mode="clip")
+            out[number] = picked
 
 
 def read_surface_vector(path: Path) -> npt.NDArray[np.generic]:

@@ -7,7 +7,7 @@ it says, nothing is read. Arrays stay on disk until they are used.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,9 +97,9 @@ def describe_array(path: Path) -> dict[str, Any]:
     return {"shape": list(shape), "dtype": dtype.str}
 
 
-def close_store(folder: Path, description: Mapping[str, Any]) -> None:
-    """Describe all arrays in ``folder``, and with that declare it whole."""
-    arrays = {path.stem: describe_array(path) for path in sorted(folder.glob("[!.]*.npy"))}
+def close_store(folder: Path, names: Iterable[str], description: Mapping[str, Any]) -> None:
+    """Describe the arrays in ``folder``, and with that declare it whole."""
+    arrays = {name: describe_array(folder / f"{name}.npy") for name in names}
     content = {**FORMAT, **description, "arrays": arrays}
     with atomic_path(folder / DESCRIPTION) as temporary:
         text = json.dumps(content, indent=2, allow_nan=False)

@@ -17,7 +17,7 @@ from neuroigc._validation import InputError, check_choice, check_same_length
 from neuroigc.datasets import store
 from neuroigc.datasets.store import AGAIN
 
-__all__ = ["SubjectData"]
+__all__ = ["SubjectData", "write_rest"]
 
 HEMISPHERES = ("left", "right")
 REQUIRED_ARRAYS = ("responses", "image_ids", "is_test")
@@ -107,16 +107,8 @@ class SubjectData:
         check_choice("dtype", np.dtype(dtype).name, RESPONSE_DTYPES)
         folder = make_output_folder(folder, "folder")
         store.reopen_store(folder)
-        arrays = {name: getattr(self, name) for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)}
-        arrays |= {f"vertices_{side}": self.vertices[side] for side in HEMISPHERES}
-        for name, values in arrays.items():
-            path = folder / f"{name}.npy"
-            if values is None:
-                path.unlink(missing_ok=True)
-            else:
-                array = np.asarray(values)
-                store.write_array(path, array, dtype if name == "responses" else None)
-        store.close_store(folder, self.description())
+        store.write_array(folder / "responses.npy", np.asarray(self.responses), dtype)
+        write_rest(self, folder)
         return folder
 
     def description(self) -> dict[str, Any]:
@@ -153,6 +145,20 @@ class SubjectData:
         kept = {name: description[name] for name in ("subject", "space", *COUNTS, "provenance")}
         with _naming(folder):
             return cls(**(dict.fromkeys(OPTIONAL_ARRAYS) | arrays | kept), vertices=vertices)
+
+
+def write_rest(data: SubjectData, folder: Path) -> None:
+    """Write all but the responses, which are there, and declare the folder whole."""
+    arrays = {name: getattr(data, name) for name in ("image_ids", "is_test", *OPTIONAL_ARRAYS)}
+    arrays |= {f"vertices_{side}": data.vertices[side] for side in HEMISPHERES}
+    for name, values in arrays.items():
+        path = folder / f"{name}.npy"
+        if values is None:
+            path.unlink(missing_ok=True)
+        else:
+            store.write_array(path, np.asarray(values))
+    there = ["responses", *(name for name, values in arrays.items() if values is not None)]
+    store.close_store(folder, there, data.description())
 
 
 def _check_description(folder: Path, description: Mapping[str, Any]) -> None:

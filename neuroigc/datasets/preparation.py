@@ -1,0 +1,237 @@
+"""A subject of NSD, from the release's files to a store on disk, in little memory.
+
+Two phases, each made of files that are either whole or not there, so that work that was cut short
+goes on where it stopped and ends in the same bytes: first every session's standardised trials, in a
+hidden folder inside the store; then averages over repeats, block by block of images.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._ceilings import ncsnr_from_noise
+from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._progress import track
+from neuroigc._validation import InputError, check_choice
+from neuroigc.datasets._paths import BETA_VERSION, StrPath
+from neuroigc.datasets._release import Mask, NsdSubject, open_nsd
+from neuroigc.datasets.store import reopen_store, write_array, writing_array
+from neuroigc.datasets.subjects import RESPONSE_DTYPES, SubjectData, write_rest
+
+__all__ = ["prepare_nsd", "prepare_opened"]
+
+WORK, SETTINGS = ".work", "settings.json"
+BLOCK_BYTES = 2**25
+CEILING_TRIALS = 3
+OTHER_FOLDER = "Name another folder, or remove this one."
+
+
+def prepare_nsd(
+    root: StrPath,
+    subject: int | str,
+    folder: StrPath,
+    *,
+    space: str = "fsaverage",
+    beta_version: str = BETA_VERSION,
+    sessions: Sequence[int] | None = None,
+    mask: Mask | None = None,
+    test_images: str | npt.ArrayLike = "shared",
+    dtype: str = "float32",
+    progress: bool = False,
+) -> SubjectData:
+    """Prepare one subject's responses to images on disk, in bounded memory.
+
+    The numbers are those of :func:`neuroigc.datasets.load_nsd`. What was interrupted, even
+    killed, goes on with the same call and ends in the same bytes; what is done is not done
+    again. Of memory it takes one session at the vertices asked for (0.11 GB with NSD's
+    ``nsdgeneral``, 1 GB without a mask), of disk, until it is done, that for each session.
+
+    Parameters
+    ----------
+    root, subject, space, beta_version, sessions, mask, test_images, progress
+        As in :func:`neuroigc.datasets.load_nsd`.
+    folder : path
+        Made if need be; :meth:`SubjectData.load` reads it.
+    dtype : "float32" or "float16"
+        Of the responses on disk.
+
+    Returns
+    -------
+    SubjectData
+        Its responses are a memory map. Where the release's files of ``ncsnr`` are missing, it is
+        estimated from the images with three trials: of their standardised trials
+        ``v^2`` is the mean over images of the unbiased variance, and
+        ``ncsnr = sqrt(max(0, 1 - v^2)) / v``. Without such an image it stays None.
+
+    Raises
+    ------
+    InputError
+        As :func:`neuroigc.datasets.load_nsd`; also if the folder holds what was prepared, or
+        begun, with other settings or from other files.
+    """
+    plan = open_nsd(
+        root,
+        subject,
+        space=space,
+        beta_version=beta_version,
+        sessions=sessions,
+        mask=mask,
+        test_images=test_images,
+    )
+    return prepare_opened(plan, folder, dtype=dtype, progress=progress)
+
+
+def prepare_opened(
+    plan: NsdSubject, folder: StrPath, *, dtype: str = "float32", progress: bool = False
+) -> SubjectData:
+    """Prepare what :func:`open_nsd` checked, as :func:`prepare_nsd`."""
+    check_choice("dtype", dtype, RESPONSE_DTYPES)
+    folder = make_output_folder(folder, "folder")
+    work, settings = folder / WORK, plan.settings(dtype)
+    if (data := _finished(folder, settings)) is None:
+        _begin(folder, work, settings)
+        _write_sessions(plan, work, progress)
+        with _Trials(plan, work) as trials:
+            valid = trials.valid_columns()
+            kept = plan.valid_columns(valid)
+            path = folder / "responses.npy"
+            ncsnr, origin = _write_averages(plan, trials, kept, path, dtype, progress)
+        responses = np.load(path, mmap_mode="r", allow_pickle=False)
+        made = plan.subject_data(responses, valid, ncsnr, ncsnr_from=origin)
+        write_rest(made, folder)
+        data = SubjectData.load(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    return data
+
+
+def _finished(folder: Path, settings: dict[str, Any]) -> SubjectData | None:
+    """Return what was prepared before; None if it is not whole, and has to be made again."""
+    try:
+        data = SubjectData.load(folder)
+    except InputError:
+        return None
+    _check_settings(folder, (data.provenance or {}).get("settings"), settings)
+    return data
+
+
+def _begin(folder: Path, work: Path, settings: dict[str, Any]) -> None:
+    """Keep the whole files of earlier work with the same settings, and no other."""
+    try:
+        begun = json.loads((work / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        begun = None
+    if begun is not None:
+        _check_settings(folder, begun, settings)
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        with atomic_path(work / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(settings), encoding="utf-8")
+    reopen_store(folder)
+    for half in (*folder.glob(".*-*.*"), *work.glob(".*-*.*")):
+        half.unlink()
+
+
+def _check_settings(folder: Path, there: Any, settings: dict[str, Any]) -> None:
+    if there != settings:
+        there = there if isinstance(there, dict) else {}
+        differ = [name for name, value in settings.items() if there.get(name) != value]
+        raise InputError(
+            "folder",
+            expected="an empty one, or one with the same settings and files",
+            got=f"{folder}, where {', '.join(differ)} differ",
+            fix=OTHER_FOLDER,
+        )
+
+
+def _session_path(work: Path, session: int) -> Path:
+    return work / f"session{session:02d}.npy"
+
+
+def _write_sessions(plan: NsdSubject, work: Path, progress: bool) -> None:
+    missing = [session for session in plan.files if not _session_path(work, session).exists()]
+    for session in track(missing, show=progress, label=f"subj{plan.subject} sessions"):
+        write_array(_session_path(work, session), plan.read(session))
+
+
+class _Trials:
+    """The standardised trials of all sessions, read row by row: maps would keep their pages."""
+
+    def __init__(self, plan: NsdSubject, work: Path) -> None:
+        self._stack, self._plan = ExitStack(), plan
+        paths = [_session_path(work, session) for session in plan.files]
+        self._files = [self._stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+        self._header_bytes = paths[0].stat().st_size - 4 * plan.n_trials * plan.n_columns
+
+    def __enter__(self) -> _Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self, trials: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return trials of these numbers, counted through all sessions."""
+        rows = np.empty((len(trials), self._plan.n_columns), dtype=np.float32)
+        for row, session, trial in zip(rows, *divmod(trials, self._plan.n_trials), strict=True):
+            self._files[session].seek(self._header_bytes + int(trial) * row.nbytes)
+            self._files[session].readinto(row.data.cast("B"))
+        return rows
+
+    def valid_columns(self) -> dict[int, npt.NDArray[np.bool_]]:
+        """Return the columns that are valid in each session: others are NaN on all its trials."""
+        first = range(0, self._plan.n_trials * len(self._files), self._plan.n_trials)
+        return {
+            session: np.isfinite(self.read(np.array([trial]))[0])
+            for session, trial in zip(self._plan.files, first, strict=True)
+        }
+
+
+def _write_averages(
+    plan: NsdSubject,
+    trials: _Trials,
+    kept: npt.NDArray[np.bool_],
+    path: Path,
+    dtype: str,
+    progress: bool,
+) -> tuple[npt.NDArray[np.float32] | None, str]:
+    """Write averages over repeats; return the signal-to-noise ratio and where it comes from."""
+    columns = slice(None) if kept.all() else np.flatnonzero(kept)
+    # All trials, image by image, and those of each image as they came.
+    order = np.argsort(np.concatenate(list(plan.rows.values())), kind="stable")
+    ends = np.cumsum(plan.n_repeats)
+    starts, n_images = ends - plan.n_repeats, len(ends)
+    step = max(1, BLOCK_BYTES // (4 * plan.n_columns * int(plan.n_repeats.max())))
+    noise, n_of_noise = np.zeros(int(kept.sum())), 0
+    with writing_array(path, (n_images, len(noise)), dtype) as out:
+        label = f"subj{plan.subject} averages"
+        for first in track(range(0, n_images, step), show=progress, label=label):
+            block = slice(first, first + step)
+            repeats = plan.n_repeats[block]
+            betas = trials.read(order[starts[first] : ends[block][-1]])[:, columns]
+            offsets = starts[block] - starts[first]
+            averages = betas[offsets]
+            for number in range(1, int(repeats.max())):
+                more = repeats > number
+                averages[more] += betas[offsets[more] + number]
+            averages /= repeats[:, None].astype(np.float32)
+            out.write(np.ascontiguousarray(averages, dtype).data)
+            usable = repeats == CEILING_TRIALS
+            if plan.ncsnr is None and usable.any():
+                deviations = betas[offsets[usable][:, None] + np.arange(CEILING_TRIALS)]
+                deviations -= averages[usable][:, None]
+                squares = np.einsum("irv,irv->v", deviations, deviations, dtype=np.float64)
+                noise += squares / (CEILING_TRIALS - 1)
+                n_of_noise += int(usable.sum())
+    if plan.ncsnr is not None or not n_of_noise:
+        return plan.ncsnr, "the release"
+    ncsnr = np.full(plan.n_columns, np.nan, dtype=np.float32)
+    ncsnr[kept] = ncsnr_from_noise(noise / n_of_noise)
+    return ncsnr, f"{n_of_noise} images with {CEILING_TRIALS} trials"
