@@ -56,7 +56,6 @@ def content(folder):
 
 
 def main(root, folder, n_kills):
-    preparation.BLOCK_BYTES = 600  # several blocks of images
     whole = folder / "whole"
     n_calls, _ = in_a_fork(partial(prepare, root, whole))
     expected, report = content(whole), []

@@ -110,11 +110,7 @@ def content(folder):
 
 
 @pytest.mark.parametrize("sessions", [None, [4, 2]])
-@pytest.mark.parametrize("block_bytes", [1, 600, 2**25])
-def test_the_store_is_what_numpy_computes_in_memory(
-    root, betas, tmp_path, monkeypatch, sessions, block_bytes
-):
-    monkeypatch.setattr(preparation, "BLOCK_BYTES", block_bytes)
+def test_the_store_is_what_numpy_computes_in_memory(root, betas, tmp_path, sessions):
     data = prepare_nsd(root, 1, tmp_path / "store", space=SPACE, sessions=sessions)
     trials = trials_of(root, betas, sorted(sessions) if sessions else range(1, N_SESSIONS + 1))
     expected = trials.groupby(trials.index).mean()
@@ -177,7 +173,7 @@ def translated_ncsnr(trials):
     return np.sqrt(np.maximum(0, 1 - v**2)) / v
 
 
-def test_ncsnr_from_repeats_is_the_authors_formula(root, betas, tmp_path, monkeypatch):
+def test_ncsnr_from_repeats_is_the_authors_formula(root, betas, tmp_path):
     for session, values in enumerate(betas, start=1):  # with signal, or there is little to see
         shown = open_nsd(root, 1, space=SPACE).rows[session]
         for side, n in N_VERTICES.items():
@@ -185,7 +181,6 @@ def test_ncsnr_from_repeats_is_the_authors_formula(root, betas, tmp_path, monkey
                 3 * (1 + session) * np.random.default_rng(7).normal(size=(n, 19))[:, shown]
             )
         write_betas(root, 1, session, values, space=SPACE)
-    monkeypatch.setattr(preparation, "BLOCK_BYTES", 600)
     data = prepare_nsd(root, 1, tmp_path / "store", space=SPACE)
     kept = np.setdiff1d(np.arange(15), [2, 10, 14])
     trials = trials_of(root, betas)[kept]
@@ -412,7 +407,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(root, tmp_path):
             "sessions": run["sessions"]
         }
     # They were killed before, amid and after the sessions.
-    assert {run["sessions"] for run in report} >= {0, 2, N_SESSIONS}
+    left = {run["sessions"] for run in report}
+    assert {0, N_SESSIONS} < left
 
 
 def test_what_was_done_is_not_done_again(root, tmp_path, monkeypatch):
@@ -472,7 +468,7 @@ def test_other_settings_or_files_do_not_mix(root, betas, tmp_path, monkeypatch):
         prepare_nsd(root, 1, folder, space=SPACE)
 
 
-def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path, rng, monkeypatch):
+def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path, rng):
     n_vertices, n_trials, n_sessions = 2000, 40, 16
     root = tmp_path / "nsd"
     write_experiment(
@@ -485,7 +481,6 @@ def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path, rng, monkeyp
     for session in range(1, n_sessions + 1):
         betas = rng.normal(size=(n_vertices, n_trials)).astype(np.float32)
         write_betas(root, 1, session, {"left": betas, "right": betas}, space=SPACE)
-    monkeypatch.setattr(preparation, "BLOCK_BYTES", 100_000)
     peaks = {}
     for n in (1, 2, 16):  # the first brings imports with it
         tracemalloc.start()

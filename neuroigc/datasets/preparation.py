@@ -2,7 +2,7 @@
 
 Two phases, each made of files that are either whole or not there, so that work that was cut short
 goes on where it stopped and ends in the same bytes: first every session's standardised trials, in a
-hidden folder inside the store; then averages over repeats, block by block of images.
+hidden folder inside the store; then averages over repeats, image by image.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from neuroigc.datasets.subjects import RESPONSE_DTYPES, SubjectData, write_rest
 __all__ = ["prepare_nsd", "prepare_opened"]
 
 WORK, SETTINGS = ".work", "settings.json"
-BLOCK_BYTES = 2**25
 CEILING_TRIALS = 3
 OTHER_FOLDER = "Name another folder, or remove this one."
 
@@ -177,21 +176,19 @@ class _Trials:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def read(self, trials: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return trials of these numbers, counted through all sessions."""
-        rows = np.empty((len(trials), self._plan.n_columns), dtype=np.float32)
-        for row, session, trial in zip(rows, *divmod(trials, self._plan.n_trials), strict=True):
-            self._files[session].seek(self._header_bytes + int(trial) * row.nbytes)
-            self._files[session].readinto(row.data.cast("B"))
-        return rows
+    def read(self, trial: int, out: npt.NDArray[np.float32]) -> None:
+        """Read one trial, counted through all sessions, into ``out`` (n_columns,)."""
+        session, row = divmod(trial, self._plan.n_trials)
+        self._files[session].seek(self._header_bytes + row * out.nbytes)
+        self._files[session].readinto(out.data.cast("B"))
 
     def valid_columns(self) -> dict[int, npt.NDArray[np.bool_]]:
         """Return the columns that are valid in each session: others are NaN on all its trials."""
-        first = range(0, self._plan.n_trials * len(self._files), self._plan.n_trials)
-        return {
-            session: np.isfinite(self.read(np.array([trial]))[0])
-            for session, trial in zip(self._plan.files, first, strict=True)
-        }
+        valid, first = {}, np.empty(self._plan.n_columns, dtype=np.float32)
+        for number, session in enumerate(self._plan.files):
+            self.read(number * self._plan.n_trials, first)
+            valid[session] = np.isfinite(first)
+        return valid
 
 
 def _write_averages(
@@ -203,35 +200,30 @@ def _write_averages(
     progress: bool,
 ) -> tuple[npt.NDArray[np.float32] | None, str]:
     """Write averages over repeats; return the signal-to-noise ratio and where it comes from."""
-    columns = slice(None) if kept.all() else np.flatnonzero(kept)
+    columns = np.flatnonzero(kept)
     # All trials, image by image, and those of each image as they came.
     order = np.argsort(np.concatenate(list(plan.rows.values())), kind="stable")
-    ends = np.cumsum(plan.n_repeats)
-    starts, n_images = ends - plan.n_repeats, len(ends)
-    step = max(1, BLOCK_BYTES // (4 * plan.n_columns * int(plan.n_repeats.max())))
-    noise, n_of_noise = np.zeros(int(kept.sum())), 0
-    with writing_array(path, (n_images, len(noise)), dtype) as out:
+    by_image = np.split(order, np.cumsum(plan.n_repeats)[:-1])
+    # One image at a time stays in the processor's cache.
+    betas = np.empty((plan.n_repeats.max(), plan.n_columns), dtype=np.float32)
+    noise, n_of_noise = np.zeros(plan.n_columns), 0
+    with writing_array(path, (len(by_image), len(columns)), dtype) as out:
         label = f"subj{plan.subject} averages"
-        for first in track(range(0, n_images, step), show=progress, label=label):
-            block = slice(first, first + step)
-            repeats = plan.n_repeats[block]
-            betas = trials.read(order[starts[first] : ends[block][-1]])[:, columns]
-            offsets = starts[block] - starts[first]
-            averages = betas[offsets]
-            for number in range(1, int(repeats.max())):
-                more = repeats > number
-                averages[more] += betas[offsets[more] + number]
-            averages /= repeats[:, None].astype(np.float32)
-            out.write(np.ascontiguousarray(averages, dtype).data)
-            usable = repeats == CEILING_TRIALS
-            if plan.ncsnr is None and usable.any():
-                deviations = betas[offsets[usable][:, None] + np.arange(CEILING_TRIALS)]
-                deviations -= averages[usable][:, None]
-                squares = np.einsum("irv,irv->v", deviations, deviations, dtype=np.float64)
-                noise += squares / (CEILING_TRIALS - 1)
-                n_of_noise += int(usable.sum())
+        for own in track(by_image, show=progress, label=label):
+            for trial, row in zip(own, betas, strict=False):
+                trials.read(int(trial), row)
+            average = betas[0].copy()
+            for row in betas[1 : len(own)]:
+                average += row
+            average /= np.float32(len(own))
+            out.write(average[columns].astype(dtype, copy=False).data)
+            if plan.ncsnr is None and len(own) == CEILING_TRIALS:
+                for row in betas[:CEILING_TRIALS]:
+                    row -= average
+                    row *= row
+                    noise += row
+                n_of_noise += 1
     if plan.ncsnr is not None or not n_of_noise:
         return plan.ncsnr, "the release"
-    ncsnr = np.full(plan.n_columns, np.nan, dtype=np.float32)
-    ncsnr[kept] = ncsnr_from_noise(noise / n_of_noise)
-    return ncsnr, f"{n_of_noise} images with {CEILING_TRIALS} trials"
+    noise /= n_of_noise * (CEILING_TRIALS - 1)
+    return ncsnr_from_noise(noise).astype(np.float32), f"{n_of_noise} images with 3 trials"
