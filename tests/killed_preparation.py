@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroigc.datasets import preparation, prepare_nsd
+from neuroigc.datasets import prepare_nsd
+from neuroigc.datasets._work import WORK
 
 WRITERS = ("/preparation.py", "/store.py", "/_files.py", "/_sessions.py")
 
@@ -63,7 +64,7 @@ def main(root, folder, n_kills):
     cut = folder / "cut"
     for kill_at in sorted(moments.tolist()):
         _, ended_by = in_a_fork(partial(prepare, root, cut, kill_at))
-        work = cut / preparation.WORK
+        work = cut / WORK
         left = len(list(work.glob("session*.npy"))) if work.is_dir() else 0
         _, status = in_a_fork(partial(prepare, root, cut))
         same = content(cut) == expected

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import bench_attribution
 import bench_calibration
+import bench_prepare
 import bench_prf
 import benchmark_models
 import competitors
@@ -139,3 +140,15 @@ def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):
     for field in ("seconds_of_gradients", "product_gflop_s", "share_of_plain", "captum_seconds"):
         assert row[field] > 0
     assert not [other for other in tmp_path.iterdir() if other != path]
+
+
+def test_preparing_is_timed_measured_and_killed(tmp_path, capsys):
+    path = tmp_path / "measured.json"
+    options = ["--small", "--repeats", "1", "--json", str(path), "--folder", str(tmp_path)]
+    bench_prepare.main(options)
+    assert "share_of_reading" in capsys.readouterr().out
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert {row["what"] for row in measured["rows"]} >= {"prepare", "read, one thread"}
+    assert measured["kills"]["identical"]
+    assert all(row["peak_mib"] > 0 for row in measured["memory"])
+    assert list(tmp_path.iterdir()) == [path]

@@ -19,6 +19,7 @@ from neuroigc.datasets import SubjectData, _paths, load_nsd, make_study, prepara
 from neuroigc.datasets._design import RELEASED_SESSIONS, Design
 from neuroigc.datasets._release import NsdSubject, open_nsd
 from neuroigc.datasets._sessions import BetaFile
+from neuroigc.datasets._work import WORK
 from neuroigc.datasets.layouts import write_betas, write_experiment, write_ncsnr
 from neuroigc.stats import ncsnr_from_trials, noise_ceiling
 
@@ -119,7 +120,7 @@ def test_the_store_is_what_numpy_computes_in_memory(root, betas, tmp_path, sessi
     np.testing.assert_allclose(data.responses, expected[kept], atol=1e-6)
     np.testing.assert_array_equal(data.n_repeats, trials.groupby(trials.index).size())
     assert isinstance(data.responses, np.memmap)
-    assert not (tmp_path / "store" / preparation.WORK).exists()
+    assert not (tmp_path / "store" / WORK).exists()
 
 
 def test_the_store_is_what_is_loaded_into_memory(root, tmp_path):

@@ -170,7 +170,7 @@ def test_each_kind_of_damage_is_told(data, tmp_path, damage, message):
     with pytest.raises(InputError, match=message) as told:
         SubjectData.load(folder)
     assert str(folder) in str(told.value)
-    assert str(told.value).endswith("Prepare the subject again.")
+    assert str(told.value).endswith("Prepare it again.")
 
 
 def cut(path, n_bytes):
@@ -191,10 +191,10 @@ def test_arrays_that_do_not_fit_each_other(data, tmp_path):
 
 
 def test_something_else_than_a_store(data, tmp_path):
-    with pytest.raises(InputError, match=r"a folder written by SubjectData.save; got nothing at"):
+    with pytest.raises(InputError, match=r"with a subject.json, written last; got nothing"):
         SubjectData.load(tmp_path / "none")
     (tmp_path / "old.npz").write_bytes(pickle.dumps(3))
-    with pytest.raises(InputError, match=r"written by SubjectData.save; got .*old.npz, a file"):
+    with pytest.raises(InputError, match=r"written last; got .*old.npz, a file"):
         SubjectData.load(tmp_path / "old.npz")
     with pytest.raises(InputError, match="folder: expected a folder that can be written to"):
         data.save(tmp_path / "old.npz")

@@ -80,9 +80,10 @@ class StudyFolder:
         """Folder of one subject's responses."""
         return self.file("prepared", f"sub-{subject}")
 
-    def images(self, subject: str) -> Path:
-        """Grey images that one subject saw, at the encoder's size."""
-        return self.file("prepared", f"sub-{subject}_images.npy")
+    @property
+    def images(self) -> Path:
+        """Folder of the grey images that subjects with an encoder saw, at its size."""
+        return self.file("prepared", "images")
 
     @property
     def features(self) -> Path:

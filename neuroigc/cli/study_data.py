@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from neuroigc._files import atomic_path
-from neuroigc._validation import InputError, check_same_length
-from neuroigc.datasets import SubjectData, image_statistics
+from neuroigc._validation import InputError
+from neuroigc.cli.preparing import image_owners
+from neuroigc.datasets import SubjectData, image_statistics, load_image_cache
 from neuroigc.stats import noise_ceiling
 from neuroigc.surface.bids import bids_label
 from neuroigc.surface.spaces import HEMISPHERES
@@ -75,14 +76,20 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
     """Return one subject's samples, with the ceiling that repeats of these images allow."""
     data = SubjectData.load(folder.prepared(subject))
-    with folder.reading("prepare", folder.images(subject)):
-        images = np.load(folder.images(subject), mmap_mode="r")
-        check_same_length(images=images, responses=data.responses)
+    images, image_ids = load_image_cache(folder.images)
+    if not np.isin(data.image_ids, image_ids).all():
+        raise InputError(
+            str(folder.images),
+            expected=f"every image that subject {subject} saw",
+            got=f"{len(image_ids)} others",
+            fix="Run `neuroigc prepare` again.",
+        )
     rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
     ceiling = None
     if data.ncsnr is not None and data.n_repeats is not None:
         ceiling = noise_ceiling(data.ncsnr, n_repeats=data.n_repeats[rows])
-    return EncodingSamples(images[rows], data.responses[rows], data.vertices, ceiling)
+    seen = images[np.searchsorted(image_ids, data.image_ids[rows])]
+    return EncodingSamples(seen, data.responses[rows], data.vertices, ceiling)
 
 
 def common_vertices(folder) -> dict[str, np.ndarray]:
@@ -129,10 +136,9 @@ def write_features(folder, source) -> None:
     ``test_fraction``; all by image, so that no repeat of a test image is trained on.
     """
     config = folder.config
-    owner, is_test = {}, set()
+    owner, is_test = image_owners(folder, config.data.subjects), set()
     for subject in config.data.subjects:
         data = SubjectData.load(folder.prepared(subject))
-        owner.update(dict.fromkeys(data.image_ids.tolist(), subject))
         is_test.update(data.image_ids[data.is_test].tolist())
     image_ids = np.array(sorted(owner))
     others = np.array([i for i in image_ids if i not in is_test], dtype=int)

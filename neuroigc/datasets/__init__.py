@@ -8,6 +8,7 @@ from neuroigc.datasets.algonauts import (
     load_algonauts_rois,
 )
 from neuroigc.datasets.arrays import ArrayData, load_arrays
+from neuroigc.datasets.image_cache import load_image_cache, prepare_nsd_images
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
 from neuroigc.datasets.nsd import load_nsd
@@ -24,6 +25,7 @@ __all__ = [
     "load_algonauts_images",
     "load_algonauts_rois",
     "load_arrays",
+    "load_image_cache",
     "load_manifest",
     "load_mnist",
     "load_nsd",
@@ -31,6 +33,7 @@ __all__ = [
     "make_study",
     "prepare_image",
     "prepare_nsd",
+    "prepare_nsd_images",
     "verify",
 ]
 

@@ -7,8 +7,6 @@ hidden folder inside the store; then averages over repeats, image by image.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,19 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from neuroigc._ceilings import ncsnr_from_noise
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._files import make_output_folder
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._paths import BETA_VERSION, StrPath
 from neuroigc.datasets._release import Mask, NsdSubject, open_nsd
+from neuroigc.datasets._work import begin_work, check_settings, end_work
 from neuroigc.datasets.store import reopen_store, write_array, writing_array
-from neuroigc.datasets.subjects import RESPONSE_DTYPES, SubjectData, write_rest
+from neuroigc.datasets.subjects import KIND, RESPONSE_DTYPES, SubjectData, write_rest
 
 __all__ = ["prepare_nsd", "prepare_opened"]
 
-WORK, SETTINGS = ".work", "settings.json"
 CEILING_TRIALS = 3
-OTHER_FOLDER = "Name another folder, or remove this one."
 
 
 def prepare_nsd(
@@ -94,9 +91,10 @@ def prepare_opened(
     """Prepare what :func:`open_nsd` checked, as :func:`prepare_nsd`."""
     check_choice("dtype", dtype, RESPONSE_DTYPES)
     folder = make_output_folder(folder, "folder")
-    work, settings = folder / WORK, plan.settings(dtype)
+    settings = plan.settings(dtype)
     if (data := _finished(folder, settings)) is None:
-        _begin(folder, work, settings)
+        work = begin_work(folder, settings)
+        reopen_store(folder, KIND)
         _write_sessions(plan, work, progress)
         with _Trials(plan, work) as trials:
             valid = trials.valid_columns()
@@ -107,7 +105,7 @@ def prepare_opened(
         made = plan.subject_data(responses, valid, ncsnr, ncsnr_from=origin)
         write_rest(made, folder)
         data = SubjectData.load(folder)
-    shutil.rmtree(work, ignore_errors=True)
+    end_work(folder)
     return data
 
 
@@ -117,38 +115,8 @@ def _finished(folder: Path, settings: dict[str, Any]) -> SubjectData | None:
         data = SubjectData.load(folder)
     except InputError:
         return None
-    _check_settings(folder, (data.provenance or {}).get("settings"), settings)
+    check_settings(folder, (data.provenance or {}).get("settings"), settings)
     return data
-
-
-def _begin(folder: Path, work: Path, settings: dict[str, Any]) -> None:
-    """Keep the whole files of earlier work with the same settings, and no other."""
-    try:
-        begun = json.loads((work / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        begun = None
-    if begun is not None:
-        _check_settings(folder, begun, settings)
-    else:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        with atomic_path(work / SETTINGS) as temporary:
-            temporary.write_text(json.dumps(settings), encoding="utf-8")
-    reopen_store(folder)
-    for half in (*folder.glob(".*-*.*"), *work.glob(".*-*.*")):
-        half.unlink()
-
-
-def _check_settings(folder: Path, there: Any, settings: dict[str, Any]) -> None:
-    if there != settings:
-        there = there if isinstance(there, dict) else {}
-        differ = [name for name, value in settings.items() if there.get(name) != value]
-        raise InputError(
-            "folder",
-            expected="an empty one, or one with the same settings and files",
-            got=f"{folder}, where {', '.join(differ)} differ",
-            fix=OTHER_FOLDER,
-        )
 
 
 def _session_path(work: Path, session: int) -> Path:

@@ -1,7 +1,7 @@
 """A folder of plain arrays and one description, which says when they are whole.
 
-``<name>.npy`` for each array, and last ``subject.json``: without it, or where a file is not what
-it says, nothing is read. Arrays stay on disk until they are used.
+``<name>.npy`` for each array, and last ``subject.json`` or whatever kind of store it is: without
+it, or where a file is not what it says, nothing is read. Large arrays stay on disk.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ __all__ = [
     "writing_array",
 ]
 
-DESCRIPTION = "subject.json"
-FORMAT = {"format": "neuroigc subject", "format_version": 1}
+FORMAT_VERSION = 1
 BLOCK_BYTES = 2**25
-AGAIN = "Prepare the subject again."
+AGAIN = "Prepare it again."
 # What damaged headers make numpy raise; a pickle is a ValueError.
 NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, KeyError, TypeError)
 
 
-def reopen_store(folder: Path) -> None:
+def reopen_store(folder: Path, kind: str) -> None:
     """Say that a store is not whole from here on."""
-    (folder / DESCRIPTION).unlink(missing_ok=True)
+    (folder / f"{kind}.json").unlink(missing_ok=True)
+
+
+def _format(kind: str) -> dict[str, Any]:
+    return {"format": f"neuroigc {kind}", "format_version": FORMAT_VERSION}
 
 
 @contextmanager
@@ -97,16 +100,18 @@ def describe_array(path: Path) -> dict[str, Any]:
     return {"shape": list(shape), "dtype": dtype.str}
 
 
-def close_store(folder: Path, names: Iterable[str], description: Mapping[str, Any]) -> None:
+def close_store(
+    folder: Path, kind: str, names: Iterable[str], description: Mapping[str, Any]
+) -> None:
     """Describe the arrays in ``folder``, and with that declare it whole."""
     arrays = {name: describe_array(folder / f"{name}.npy") for name in names}
-    content = {**FORMAT, **description, "arrays": arrays}
-    with atomic_path(folder / DESCRIPTION) as temporary:
+    content = {**_format(kind), **description, "arrays": arrays}
+    with atomic_path(folder / f"{kind}.json") as temporary:
         text = json.dumps(content, indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """Read the description of a store.
 
     Raises
@@ -114,7 +119,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     InputError
         If there is none, as when writing was cut short, or it is damaged or of another kind.
     """
-    path, expected = folder / DESCRIPTION, "a folder written by SubjectData.save"
+    path, expected = folder / f"{kind}.json", f"a folder with a {kind}.json, written last"
     if not folder.is_dir():
         got = f"{folder}, a file" if folder.exists() else f"nothing at {folder}"
         raise InputError(str(folder), expected=expected, got=got, fix=AGAIN)
@@ -124,16 +129,16 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise InputError(
             str(folder),
             expected=expected,
-            got=f"one without {DESCRIPTION}, not finished",
+            got=f"one without {path.name}, not finished",
             fix=AGAIN,
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(
             str(path), expected="a whole JSON file", got=f"{error}", fix=AGAIN
         ) from error
-    if not (isinstance(content, dict) and content.items() >= FORMAT.items()):
+    if not (isinstance(content, dict) and content.items() >= _format(kind).items()):
         raise InputError(
-            str(path), expected=f"a JSON object with {FORMAT}", got="another", fix=AGAIN
+            str(path), expected=f"a JSON object with {_format(kind)}", got="another", fix=AGAIN
         )
     if not isinstance(content.get("arrays"), dict):
         raise InputError(str(path), expected="the key 'arrays'", got="none", fix=AGAIN)
@@ -141,13 +146,15 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_store(
-    folder: Path, *, mapped: str, required: set[str], optional: set[str]
+    folder: Path, kind: str, *, mapped: str, required: set[str], optional: set[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the arrays of a store and its description, and check one against the other.
 
     Parameters
     ----------
     folder : Path
+    kind : str
+        Whose description, as "subject".
     mapped : str
         The array that stays on disk, as a read-only memory map.
     required, optional : set of str
@@ -164,11 +171,11 @@ def read_store(
         For each kind of damage one: no folder, no description, arrays missing, truncated,
         pickled, or of another shape or type than described.
     """
-    description = read_description(folder)
+    description = read_description(folder, kind)
     described = description["arrays"]
     if not required <= described.keys() <= required | optional:
         raise InputError(
-            str(folder / DESCRIPTION),
+            str(folder / f"{kind}.json"),
             expected=f"the arrays {sorted(required)}, and at most {sorted(optional)} besides",
             got=f"{sorted(described)}",
             fix=AGAIN,

@@ -20,6 +20,7 @@ from neuroigc.datasets.store import AGAIN
 __all__ = ["SubjectData", "write_rest"]
 
 HEMISPHERES = ("left", "right")
+KIND = "subject"
 REQUIRED_ARRAYS = ("responses", "image_ids", "is_test")
 OPTIONAL_ARRAYS = ("n_repeats", "noise_ceiling", "ncsnr")
 COUNTS = ("n_surface_vertices", "n_dropped")
@@ -106,7 +107,7 @@ class SubjectData:
         """
         check_choice("dtype", np.dtype(dtype).name, RESPONSE_DTYPES)
         folder = make_output_folder(folder, "folder")
-        store.reopen_store(folder)
+        store.reopen_store(folder, KIND)
         store.write_array(folder / "responses.npy", np.asarray(self.responses), dtype)
         write_rest(self, folder)
         return folder
@@ -131,6 +132,7 @@ class SubjectData:
         sided = {f"vertices_{side}" for side in HEMISPHERES}
         arrays, description = store.read_store(
             folder,
+            KIND,
             mapped="responses",
             required={*REQUIRED_ARRAYS, *sided},
             optional={*OPTIONAL_ARRAYS},
@@ -158,7 +160,7 @@ def write_rest(data: SubjectData, folder: Path) -> None:
         else:
             store.write_array(path, np.asarray(values))
     there = ["responses", *(name for name, values in arrays.items() if values is not None)]
-    store.close_store(folder, there, data.description())
+    store.close_store(folder, KIND, there, data.description())
 
 
 def _check_description(folder: Path, description: Mapping[str, Any]) -> None:
@@ -172,7 +174,7 @@ def _check_description(folder: Path, description: Mapping[str, Any]) -> None:
     ]
     if wrong or "provenance" not in description:
         raise InputError(
-            str(folder / store.DESCRIPTION),
+            str(folder / f"{KIND}.json"),
             expected=f"all of {[*kinds, 'provenance']}, with counts of both hemispheres",
             got=f"none or another kind of {wrong or ['provenance']}",
             fix=AGAIN,
