@@ -21,7 +21,7 @@ from neuroigc.datasets._release import NsdSubject, open_nsd
 from neuroigc.datasets._sessions import BetaFile
 from neuroigc.datasets._work import WORK
 from neuroigc.datasets.layouts import write_betas, write_experiment, write_ncsnr
-from neuroigc.stats import ncsnr_from_trials, noise_ceiling
+from neuroigc.stats import ncsnr_from_trials
 
 ROOT = Path(__file__).resolve().parents[1]
 N_TRIALS, N_SESSIONS, SPACE = 12, 4, "tiny"
@@ -202,7 +202,8 @@ def test_the_ceiling_is_that_of_mixed_repeats(root, tmp_path):
     probe = prepare_nsd(root, 1, tmp_path / "probe", space=SPACE)
     ids = [probe.image_ids[probe.n_repeats == n][k] for n, k in ((1, 0), (2, 0), (3, 0), (3, 1))]
     data = prepare_nsd(root, 1, tmp_path / "store", space=SPACE, test_images=ids)
-    expected = noise_ceiling(data.ncsnr, n_repeats=[1, 2, 3, 3])
+    power = data.ncsnr.astype(float) ** 2
+    expected = power / (power + (1 + 1 / 2 + 1 / 3 + 1 / 3) / 4)
     np.testing.assert_allclose(data.noise_ceiling, expected, rtol=1e-6)
 
 
@@ -252,6 +253,14 @@ def test_special_images_are_those_that_all_saw_three_times(tmp_path, rng):
     # Which sessions are used does not change what is special.
     part = load_nsd(tmp_path, 1, space=SPACE, test_images="special", sessions=[1])
     assert set(part.image_ids[part.is_test]) <= set(expected)
+
+
+def test_an_image_that_one_subject_did_not_see_is_not_special():
+    images = np.array([[4, 6, 8, 1], [4, 6, 9, 8]])
+    ordering = np.array([1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 4, 1])
+    design = Design("", ordering, images, np.array([4, 6, 8]), np.array([6, 6]))
+    np.testing.assert_array_equal(design.special_ids([2, 2]), [3, 5])
+    np.testing.assert_array_equal(design.special_ids([2, 1]), [])
 
 
 def test_special_images_of_the_release_do_not_depend_on_the_download(tmp_path, rng):
@@ -439,11 +448,17 @@ def test_what_was_done_is_not_done_again(root, tmp_path, monkeypatch):
     assert reads == [1, 2, 3, 4]
 
 
-def test_a_damaged_store_is_made_again(root, tmp_path):
+def test_a_damaged_store_is_made_again(root, tmp_path, monkeypatch):
     folder = tmp_path / "store"
     prepare_nsd(root, 1, folder, space=SPACE)
     whole = content(folder)
     (folder / "responses.npy").write_bytes(whole["responses.npy"][:-3])
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_write_averages", None)
+        with pytest.raises(TypeError):
+            prepare_nsd(root, 1, folder, space=SPACE)
+    with pytest.raises(InputError, match="not finished"):  # from the moment it is begun
+        SubjectData.load(folder)
     prepare_nsd(root, 1, folder, space=SPACE)
     assert content(folder) == whole
 

@@ -132,7 +132,8 @@ class Design:
         shown = self.master_ordering[: self._n_trials(min(n_sessions))] - 1
         counts = np.bincount(shown, minlength=self.subject_images.shape[1])
         often = self.subject_images[:, counts >= N_REPEATS]
-        return np.array([i for i in self.shared_images if (often == i).any(axis=1).all()]) - 1
+        seen = [i for i in self.shared_images if (often == i).any(axis=1).all()]
+        return np.array(seen, dtype=np.int64) - 1
 
     def _n_trials(self, n_sessions: int) -> int:
         if self.planned_trials is None:

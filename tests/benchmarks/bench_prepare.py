@@ -70,7 +70,6 @@ def make_release(root: Path, *, n_trials: int, n_inside: int) -> list[Path]:
                 path = _beta_path(root, subject, side, session)
                 _write_session(path, patterns, shown, missing, rng)
                 paths.append(path)
-    os.sync()
     return paths
 
 
@@ -88,6 +87,8 @@ def _write_session(path, patterns, shown, missing, rng):
             trial += np.float32(0.6) * patterns[image % N_PATTERNS]
             trial[missing] = np.nan
             file.write((np.float32(1.75) * trial + np.float32(0.25)).astype(">f4").data)
+        file.flush()
+        os.fsync(file.fileno())  # the system can only forget what is on disk
 
 
 def evict(paths: list[Path]) -> None:
@@ -167,7 +168,6 @@ def measure_speed(root: Path, out: Path, paths: list[Path], n_repeats: int) -> l
 
         def settle(state=state):
             shutil.rmtree(out, ignore_errors=True)
-            os.sync()
             evict(paths) if state == "on disk only" else read_plainly(paths)
 
         def plainly(_, read, settle=settle):
