@@ -15,6 +15,8 @@ from neuroigc._validation import InputError
 __all__ = ["mgh_layout", "open_mgh", "read_mgh_columns", "read_surface_vector"]
 
 HEADER_BYTES = 284
+# Frames read at once; how many times the vertices wanted there must be to skip the others.
+BLOCK_FRAMES, SPARSE = 8, 4
 # FreeSurfer's type codes; everything is big-endian.
 DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}
 
@@ -87,27 +89,31 @@ def open_mgh(path: Path) -> np.memmap:
 def read_mgh_columns(path: Path, columns: npt.NDArray[np.int64], out: np.ndarray) -> None:
     """Read some vertices of every frame into ``out`` of shape (n_frames, n_columns).
 
-    Frame by frame through one small buffer: a memory map would keep all pages of the file in
-    memory, and half of the time would go into mapping them. Of each frame no more is read than
-    from the first column to the last.
+    Through a buffer of a few frames: a memory map would keep all pages of the file in memory, and
+    half of the time would go into mapping them. Where the columns lie close together, as those of
+    a coarser template do, the rest of each frame is not read.
     """
     n_frames, n_vertices, dtype = mgh_layout(path)
     if not len(columns):
         return
-    first, last = int(columns.min()), int(columns.max())
-    frame = np.empty(last + 1 - first, dtype)
+    first, span = int(columns.min()), int(np.ptp(columns)) + 1
+    n_block = BLOCK_FRAMES if SPARSE * span > n_vertices else 1
+    buffer = np.empty((n_block - 1) * n_vertices + span, dtype)
     picked, inside = np.empty(len(columns), dtype), columns - first
     with path.open("rb", buffering=0) as file:
-        if hasattr(os, "posix_fadvise"):  # reads ahead further
+        if n_block > 1 and hasattr(os, "posix_fadvise"):  # makes the system read further ahead
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        for number in range(n_frames):
-            file.seek(HEADER_BYTES + (number * n_vertices + first) * dtype.itemsize)
-            if file.readinto(frame.view(np.uint8).data) != frame.nbytes:
+        for start in range(0, n_frames, n_block):
+            count = min(n_block, n_frames - start)
+            frames = buffer[: (count - 1) * n_vertices + span]
+            file.seek(HEADER_BYTES + (start * n_vertices + first) * dtype.itemsize)
+            if file.readinto(frames.view(np.uint8).data) != frames.nbytes:
                 raise InputError(
                     str(path), expected="a file that stays whole", got="one that became shorter"
                 )
-            np.take(frame, inside, out=picked, mode="clip")
-            out[number] = picked
+            for number in range(count):
+                np.take(frames[number * n_vertices :], inside, out=picked, mode="clip")
+                out[start + number] = picked
 
 
 def read_surface_vector(path: Path) -> npt.NDArray[np.generic]:
