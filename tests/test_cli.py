@@ -29,8 +29,8 @@ from neuroigc.datasets import (
     make_study,
 )
 from neuroigc.datasets._mgh import open_mgh, read_surface_vector
-from neuroigc.datasets._release import NsdSubject
 from neuroigc.datasets.layouts import write_algonauts, write_betas, write_labels
+from neuroigc.datasets.store import write_array
 from neuroigc.surface import load_atlas, load_mask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -607,20 +607,21 @@ def test_coarse_studies_can_be_made_of_files_of_fsaverage(data, tmp_path, study_
 
 
 def test_what_a_killed_preparation_left_is_used(study_toml, done, tmp_path, monkeypatch):
-    out, reads = tmp_path / "out", []
-    read = NsdSubject.read
+    out, written = tmp_path / "out", []
 
-    def killed(plan, session):
-        reads.append((plan.subject, session))
-        if len(reads) == 4:
-            raise KeyboardInterrupt
-        return read(plan, session)
+    def killed(path, array):
+        if path.name.startswith("session"):
+            if len(written) == 3 and not written.count("again"):
+                raise KeyboardInterrupt
+            written.append(path.stem)
+        write_array(path, array)
 
-    monkeypatch.setattr(NsdSubject, "read", killed)
+    monkeypatch.setattr("neuroigc.datasets.preparation.write_array", killed)
     arguments = ["prepare", str(study_toml), "--out", str(out), "--quiet"]
     assert main(arguments) == 2
+    written.append("again")
     assert main([*arguments, "--resume"]) == 0
-    assert reads == [("01", 1), ("01", 2), ("02", 1), ("02", 2), ("02", 2)]
+    assert written == ["session01", "session02", "session01", "again", "session02"]
     prepared = done / "prepared"
     for path in prepared.rglob("*.npy"):
         assert (out / "prepared" / path.relative_to(prepared)).read_bytes() == path.read_bytes()

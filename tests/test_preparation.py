@@ -17,10 +17,11 @@ import pytest
 from neuroigc._validation import InputError
 from neuroigc.datasets import SubjectData, _paths, load_nsd, make_study, preparation, prepare_nsd
 from neuroigc.datasets._design import RELEASED_SESSIONS, Design
-from neuroigc.datasets._release import NsdSubject, open_nsd
+from neuroigc.datasets._release import open_nsd
 from neuroigc.datasets._sessions import BetaFile
 from neuroigc.datasets._work import WORK
 from neuroigc.datasets.layouts import write_betas, write_experiment, write_ncsnr
+from neuroigc.datasets.store import write_array
 from neuroigc.stats import ncsnr_from_trials
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -425,27 +426,26 @@ def test_what_was_done_is_not_done_again(root, tmp_path, monkeypatch):
     whole = content(
         Path(prepare_nsd(root, 1, tmp_path / "a", space=SPACE).responses.filename).parent
     )
-    reads = []
-    read = NsdSubject.read
+    written = []
 
-    def interrupted(plan, session):
-        if len(reads) == 2:
-            raise KeyboardInterrupt
-        reads.append(session)
-        return read(plan, session)
+    def watched(path, array):
+        if path.name.startswith("session"):
+            if len(written) == 2 and not written.count("again"):
+                raise KeyboardInterrupt
+            written.append(path.stem)
+        write_array(path, array)
 
-    monkeypatch.setattr(NsdSubject, "read", interrupted)
+    monkeypatch.setattr(preparation, "write_array", watched)
     with pytest.raises(KeyboardInterrupt):
         prepare_nsd(root, 1, tmp_path / "b", space=SPACE)
-    assert reads == [1, 2]
-    monkeypatch.setattr(NsdSubject, "read", lambda plan, s: reads.append(s) or read(plan, s))
+    assert written == ["session01", "session02"]
+    written.append("again")
     prepare_nsd(root, 1, tmp_path / "b", space=SPACE)
-    assert reads == [1, 2, 3, 4]
+    assert written[2:] == ["again", "session03", "session04"]
     assert content(tmp_path / "b") == whole
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "b").iterdir()}
     prepare_nsd(root, 1, tmp_path / "b", space=SPACE)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "b").iterdir()}
-    assert reads == [1, 2, 3, 4]
 
 
 def test_a_damaged_store_is_made_again(root, tmp_path, monkeypatch):

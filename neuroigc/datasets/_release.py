@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from neuroigc.datasets._sessions import (
     file_identity,
     find_sessions,
     open_sessions,
-    read_session,
+    read_sessions,
     source_space,
 )
 from neuroigc.datasets.subjects import SubjectData
@@ -80,9 +80,13 @@ class NsdSubject:
         """Vertices asked for, in both hemispheres."""
         return sum(map(len, self.columns.values()))
 
-    def read(self, session: int) -> npt.NDArray[np.float32]:
-        """Return a session's standardised trials (n_trials, n_columns), NaN where invalid."""
-        return read_session(self.files[session], self.columns)
+    def read(
+        self, sessions: Iterable[int], *, progress: bool
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield sessions' standardised trials (n_trials, n_columns), NaN where invalid."""
+        files = {session: self.files[session] for session in sessions}
+        label = f"subj{self.subject} sessions"
+        return read_sessions(files, self.columns, progress=progress, label=label)
 
     @property
     def n_trials(self) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import mgh_layout, read_mgh_columns
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import whole_numbers
 
-__all__ = ["BetaFile", "find_sessions", "open_sessions", "read_session", "source_space"]
+__all__ = ["BetaFile", "find_sessions", "open_sessions", "read_sessions", "source_space"]
 
 TEMPLATE = "fsaverage"
 # Betas on a subject's own surface are whole numbers of a 300th of a percent; those on a template
@@ -151,35 +152,56 @@ def _check_sizes(files: Mapping[str, Mapping[int, BetaFile]], space: str) -> Non
                 )
 
 
-def read_session(
-    files: Mapping[str, BetaFile], columns: Mapping[str, npt.NDArray[np.int64]]
-) -> npt.NDArray[np.float32]:
-    """Read and standardise one session, the two hemispheres side by side.
+def read_sessions(
+    files: Mapping[int, Mapping[str, BetaFile]],
+    columns: Mapping[str, npt.NDArray[np.int64]],
+    *,
+    progress: bool,
+    label: str,
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Read and standardise sessions, the next one while the last is in use.
 
     Parameters
     ----------
-    files : dict of hemisphere to BetaFile
+    files : dict of int to dict of hemisphere to BetaFile
+        By session.
     columns : dict of hemisphere to array of int
         The vertices to read.
+    progress, label
+        Whether a progress bar is shown, and what it is called.
 
-    Returns
-    -------
-    array of shape (n_trials, n_columns), float32
+    Yields
+    ------
+    session : int
+    betas : array of shape (n_trials, n_columns), float32
         z-scored per vertex over the trials (SD with ddof = 0); the left hemisphere's vertices,
         then the right's. Where a number is not finite, or all are the same, NaN for all trials.
+        To be let go of before the next is asked for, or three are in memory rather than two.
     """
-    n_left = len(columns["left"])
-    betas = np.empty((files["left"].n_trials, n_left + len(columns["right"])), dtype=np.float32)
-    parts = {"left": betas[:, :n_left], "right": betas[:, n_left:]}
+    n_left, n_columns = len(columns["left"]), sum(map(len, columns.values()))
 
-    def fill(hemisphere: str) -> None:
-        files[hemisphere].read(columns[hemisphere], parts[hemisphere])
-        _zscore(parts[hemisphere])
+    def fill(file: BetaFile, hemisphere: str, part: npt.NDArray[np.float32]) -> None:
+        file.read(columns[hemisphere], part)
+        _zscore(part)
 
-    with ThreadPoolExecutor(len(parts)) as pool:
-        for _ in pool.map(fill, parts):
-            pass
-    return betas
+    with ThreadPoolExecutor(len(columns)) as pool:
+
+        def begin(session: int) -> tuple[npt.NDArray[np.float32], list[Future[None]]]:
+            own = files[session]
+            betas = np.empty((own["left"].n_trials, n_columns), dtype=np.float32)
+            parts = {"left": betas[:, :n_left], "right": betas[:, n_left:]}
+            return betas, [pool.submit(fill, own[side], side, parts[side]) for side in parts]
+
+        coming = [*files][1:]
+        following = begin(next(iter(files))) if files else None
+        # The progress bar keeps what it yields: numbers of sessions, not their data.
+        for session in track(files, show=progress, label=label):
+            betas, reading = following
+            for part in reading:
+                part.result()
+            following = begin(coming.pop(0)) if coming else None
+            yield session, betas
+            del betas
 
 
 def _zscore(betas: npt.NDArray[np.float32]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from neuroigc._progress import track
 from neuroigc.datasets._paths import BETA_VERSION, StrPath
 from neuroigc.datasets._release import Mask, open_nsd
 from neuroigc.datasets.subjects import SubjectData
@@ -34,7 +33,7 @@ def load_nsd(
     Betas on a template surface are percent signal change already; unlike those in volumes and on
     subjects' own surfaces they are not scaled by 300. Each session is z-scored per vertex over
     its trials (SD with ddof = 0) before the repeats of an image are averaged, as the authors do
-    for the noise ceiling. Beyond the result, no more than one session is held in memory; where
+    for the noise ceiling. Beyond the result, no more than two sessions are held in memory; where
     the result does not fit, :func:`neuroigc.datasets.prepare_nsd` keeps it on disk.
 
     Parameters
@@ -83,14 +82,12 @@ def load_nsd(
     )
     responses = np.zeros((len(plan.image_ids), plan.n_columns), dtype=np.float32)
     valid = {}
-    for session, rows in track(
-        plan.rows.items(), show=progress, label=f"subj{plan.subject} sessions"
-    ):
-        betas = plan.read(session)
+    for session, betas in plan.read(plan.files, progress=progress):
         valid[session] = np.isfinite(betas[0])
         # Row by row, because an image may come twice within a session.
-        for row, values in zip(rows, betas, strict=True):
+        for row, values in zip(plan.rows[session], betas, strict=True):
             responses[row] += values
+        del betas, values
     responses = _keep_columns(responses, plan.valid_columns(valid))
     responses /= plan.n_repeats[:, None].astype(np.float32)
     return plan.subject_data(responses, valid, plan.ncsnr)

@@ -47,8 +47,8 @@ def prepare_nsd(
 
     The numbers are those of :func:`neuroigc.datasets.load_nsd`. What was interrupted, even
     killed, goes on with the same call and ends in the same bytes; what is done is not done
-    again. Of memory it takes one session at the vertices asked for (0.11 GB with NSD's
-    ``nsdgeneral``, 1 GB without a mask), of disk, until it is done, that for each session.
+    again. Of memory it takes two sessions at the vertices asked for (0.23 GB with NSD's
+    ``nsdgeneral``, 2 GB without a mask), of disk, until it is done, all sessions.
 
     Parameters
     ----------
@@ -125,8 +125,9 @@ def _session_path(work: Path, session: int) -> Path:
 
 def _write_sessions(plan: NsdSubject, work: Path, progress: bool) -> None:
     missing = [session for session in plan.files if not _session_path(work, session).exists()]
-    for session in track(missing, show=progress, label=f"subj{plan.subject} sessions"):
-        write_array(_session_path(work, session), plan.read(session))
+    for session, betas in plan.read(missing, progress=progress):
+        write_array(_session_path(work, session), betas)
+        del betas
 
 
 class _Trials:
