@@ -112,11 +112,14 @@ def read_on_two_threads(paths: list[Path]) -> None:
         list(pool.map(read_plainly, (paths[::2], paths[1::2])))
 
 
-def start(root: Path, out: Path, sessions: int, subjects=SUBJECTS) -> subprocess.Popen:
+def start(
+    root: Path, out: Path, sessions: int, subjects=SUBJECTS, mask: str = "nsdgeneral"
+) -> subprocess.Popen:
     """Start a process that prepares, and wait until it begins."""
     here = Path(__file__).resolve()
     paths = [str(here.parents[2]), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, here, "--prepare", root, out, str(sessions), *map(str, subjects)]
+    command = [sys.executable, here, "--prepare", root, out, mask]
+    command += map(str, (sessions, *subjects))
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -134,11 +137,12 @@ def finish(process: subprocess.Popen) -> dict[str, Any]:
     return json.loads(text)
 
 
-def prepare_here(root: Path, out: Path, sessions: int, subjects: list[int]) -> None:
+def prepare_here(root: Path, out: Path, label: str, sessions: int, *subjects: int) -> None:
     """Prepare in this process; print the time and the peak of resident memory."""
     folder = _paths.label_folder(root, "fsaverage")
     names = {"left": "lh.nsdgeneral.mgz", "right": "rh.nsdgeneral.mgz"}
     mask = {side: read_surface_vector(folder / name) > 0 for side, name in names.items()}
+    mask = None if label == "all" else mask
     print("ready", flush=True)
     begin = time.perf_counter()
     for subject in subjects:
@@ -208,9 +212,10 @@ def measure_memory(root: Path, out: Path) -> list[dict]:
             first = _beta_path(root, 1, side, 1 + (session - 1) % N_SESSIONS)
             os.link(first, _beta_path(root, 1, side, session))
     rows = []
-    for sessions in (1, N_SESSIONS, N_LINKED):
+    for sessions, mask in [(1, "nsdgeneral"), (3, "nsdgeneral"), (12, "nsdgeneral"), (3, "all")]:
         shutil.rmtree(out, ignore_errors=True)
-        rows.append({"sessions": sessions, **finish(start(root, out, sessions, [1]))})
+        measured = finish(start(root, out, sessions, [1], mask))
+        rows.append({"sessions": sessions, "vertices": mask, **measured})
     return rows
 
 
@@ -268,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--prepare"]:
-        where, into, count, *numbers = sys.argv[2:]
-        prepare_here(Path(where), Path(into), int(count), [int(number) for number in numbers])
+        where, into, label, *numbers = sys.argv[2:]
+        prepare_here(Path(where), Path(into), label, *map(int, numbers))
     else:
         main()
