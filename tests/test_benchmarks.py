@@ -142,6 +142,7 @@ def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):
     assert not [other for other in tmp_path.iterdir() if other != path]
 
 
+@pytest.mark.slow
 def test_preparing_is_timed_measured_and_killed(tmp_path, capsys):
     path = tmp_path / "measured.json"
     options = ["--small", "--repeats", "1", "--json", str(path), "--folder", str(tmp_path)]
