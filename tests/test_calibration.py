@@ -108,7 +108,7 @@ def test_noise_does_not_shrink_sizes(rng):
 @pytest.mark.parametrize("tail", [np.inf, 3.0])
 @pytest.mark.parametrize("errors", ["reported", "neighbours"])
 def test_intervals_cover(rng, errors, tail):
-    phantoms, truth = make_truth(rng, 1500), make_truth(rng, 2000)
+    phantoms, truth = make_truth(rng, 3000), make_truth(rng, 4000)
     options = {"errors": True, "understated": 2.5, "tail": tail}
     found, calibration = calibrate_prfs(
         estimate(truth, rng, **options), estimate(phantoms, rng, **options), phantoms, errors=errors
@@ -126,6 +126,40 @@ def test_intervals_cover(rng, errors, tail):
     held_out = calibration.coverage((0.5, 0.95))
     assert held_out["level"].tolist() == [0.5, 0.95]
     assert held_out.loc[1, ["x", "y", "size"]].between(0.93, 0.97).all()
+
+
+@pytest.mark.parametrize("errors", ["reported", "neighbours"])
+def test_intervals_are_those_of_vertices_like_the_real_ones(rng, errors):
+    # Fields far from fixation are far off, now and then, which standard errors do not tell.
+    def far_off(truth):
+        fields = estimate(truth, rng, errors=True)
+        gone = (np.hypot(truth.x_deg, truth.y_deg) > 3.4) & (rng.random(len(truth)) < 0.2)
+        return replace(fields, x_deg=fields.x_deg + np.where(gone, 4 * fields.x_error_deg, 0))
+
+    phantoms = make_truth(rng, 3000)
+    truth = make_truth(rng, 20_000)
+    truth = truth[np.hypot(truth.x_deg, truth.y_deg) < 1.5]
+    fields, phantom_fields = far_off(truth), far_off(phantoms)
+
+    def coverage(found):
+        low, high = found.intervals()["x_deg"]
+        return ((low <= truth.x_deg) & (truth.x_deg <= high)).mean()
+
+    found, calibration = calibrate_prfs(fields, phantom_fields, phantoms, errors=errors)
+    assert 0.93 <= coverage(found) <= 0.97
+    # Unless it is known which phantoms they are like.
+    plain = learn_calibration(phantom_fields, phantoms, errors=errors)
+    assert coverage(plain.apply(fields)) > 0.975
+    # Vertices without a usable map have no say.
+    status = np.where(np.arange(len(fields)) % 2, "flat", fields.status)
+    quality = np.full(len(fields), np.nan)
+    quality[::2] = fields.r2[::2]
+    half = plain.for_vertices(replace(fields, status=status))
+    np.testing.assert_array_equal(
+        half.error_scale, plain.for_vertices(fields, quality=quality).error_scale
+    )
+    none = plain.for_vertices(replace(fields, status=np.full(len(fields), "flat")))
+    np.testing.assert_array_equal(none.error_scale, plain.error_scale)
 
 
 def test_the_narrower_errors_are_taken(rng):
