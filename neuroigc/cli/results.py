@@ -110,7 +110,9 @@ def write_prfs(folder) -> None:
         samples = encoding_samples(folder, subject, held_out=True)
         fitted = fit_fields(folder, subject, samples, result)
         if fitted.phantoms is not None:
-            phantoms.append(fitted.phantoms.assign(subject=subject))
+            numbered = fitted.phantoms.reset_index(names="phantom")
+            numbered.insert(0, "subject", subject)
+            phantoms.append(numbered)
         table = fitted.fields.to_frame()
         table.insert(0, "subject", subject)
         table.insert(

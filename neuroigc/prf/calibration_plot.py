@@ -65,7 +65,7 @@ def plot_calibration(calibration: Calibration, *, n_bins: int = 8) -> Figure:
     at = [np.median(truth.ncsnr[members]) for members in bins]
     for share, style, name in ((50, "-", "median"), (90, ":", "90th percentile")):
         values = [np.percentile(errors[members], share) for members in bins]
-        centres.plot(at, values, color="C3", linestyle=style, label=name)
+        centres.plot(at, values, color="tab:red", linestyle=style, label=name)
     # Exact recovery leaves nothing to show on a logarithmic axis.
     if np.median(errors) > 0:
         centres.set(xscale="log", yscale="log")
@@ -96,7 +96,7 @@ def _draw_inverted(ax: Axes, calibration: Calibration, ends: np.ndarray) -> None
         intercept, slope = calibration.size
         ax.scatter(truth.size_deg, estimates.size_deg, **_POINTS)
         values = np.exp(intercept) * ends**slope
-        ax.plot(ends, values, color="C3", label=f"fit, slope {slope:.2f}")
+        ax.plot(ends, values, color="tab:red", label=f"fit, slope {slope:.2f}")
         ax.plot(ends, ends, color="0.4", linestyle="--", linewidth=1, label="identity")
         ax.set_ylabel("estimated size (deg)")
         return
