@@ -31,42 +31,38 @@ def load_calibrations(study: Study) -> dict[str, Calibration]:
 
 
 def error_rows(calibrations: dict[str, Calibration]) -> list[dict]:
-    """Return the errors to expect at each noise ceiling, as texts, a row for each range.
+    """Return the errors to expect, as texts, a row for each range of noise and of eccentricity.
 
-    Keys: subject, ceiling (r of single trials), n, centre, angle (degrees), size (per cent).
+    Keys: part (which range), subject, n, centre, angle, size (medians, in degrees).
     """
-    return [
-        {
-            "subject": subject,
-            "ceiling": f"{format_number(row['low'])} to {format_number(row['high'])}",
-            "n": row["n"],
-            "centre": format_number(row["centre"]),
-            "angle": format_number(row["angle"], 1),
-            "size": format_number(row["size"], 0),
-        }
-        for subject, calibration in calibrations.items()
-        for row in _by_ceiling(calibration)
-    ]
+    rows = []
+    for subject, calibration in calibrations.items():
+        for row in calibration.expected_errors().to_dict("records"):
+            ends = _ends(row)
+            part = f"noise ceiling r {ends[0]} to {ends[1]}"
+            if row["by"] != "ncsnr":
+                part = f"eccentricity {ends[0]}° to {ends[1]}°"
+            rows.append(
+                {
+                    "part": part,
+                    "subject": subject,
+                    "n": row["n_phantoms"],
+                    "centre": format_number(row["median_centre_error_deg"]),
+                    "angle": format_number(row["median_angle_error_deg"], 1),
+                    "size": format_number(row["median_size_error_deg"]),
+                }
+            )
+    return rows
 
 
-def _by_ceiling(calibration):
-    """Return medians of the phantoms' errors in ranges of their noise ceiling, in r."""
+def _ends(row):
+    """Return the ends of a range as texts: noise ceilings as correlations of single trials."""
     from neuroigc.stats import correlation_ceiling, noise_ceiling
 
-    truth = calibration.phantoms[calibration.used]
-    errors = calibration.errors()
-    relative = 100 * errors["size_error_deg"].to_numpy() / truth.size_deg
-    ceiling = correlation_ceiling(noise_ceiling(truth.ncsnr))
-    for members in np.array_split(np.argsort(ceiling, kind="stable"), 4):
-        own = errors.iloc[members]
-        yield {
-            "low": float(ceiling[members].min()),
-            "high": float(ceiling[members].max()),
-            "n": len(members),
-            "centre": float(own["centre_error_deg"].median()),
-            "angle": float(own["angle_error_deg"].median()),
-            "size": float(np.median(relative[members])),
-        }
+    ends = np.array([row["low"], row["high"]])
+    if row["by"] == "ncsnr":
+        ends = correlation_ceiling(noise_ceiling(ends))
+    return [format_number(float(end)) for end in ends]
 
 
 def error_sentence(calibrations: dict[str, Calibration]) -> str | None:
@@ -74,15 +70,18 @@ def error_sentence(calibrations: dict[str, Calibration]) -> str | None:
     if not calibrations:
         return None
     # The first subject stands for all, as in the figures.
-    rows = list(_by_ceiling(next(iter(calibrations.values()))))
-    worst, best = rows[0], rows[-1]
+    rows = next(iter(calibrations.values())).expected_errors().to_dict("records")
+    by_noise = [row for row in rows if row["by"] == "ncsnr"]
+    worst, best = by_noise[0], by_noise[-1]
+    centres, sizes = (
+        [format_number(row[f"median_{what}_error_deg"]) for row in (worst, best)]
+        for what in ("centre", "size")
+    )
     return (
         "Phantoms, whose receptive fields are known and which were trained beside the vertices, "
-        f"show what to expect: centres are {format_number(worst['centre'])}° off and sizes "
-        f"{format_number(worst['size'], 0)} % where the noise ceiling of single trials is below "
-        f"r = {format_number(worst['high'])}, and {format_number(best['centre'])}° and "
-        f"{format_number(best['size'], 0)} % where it is above r = {format_number(best['low'])} "
-        "(medians)."
+        f"show what to expect: centres are {centres[0]}° off and sizes {sizes[0]}° where the noise "
+        f"ceiling of single trials is below r = {_ends(worst)[1]}, and {centres[1]}° and "
+        f"{sizes[1]}° where it is above r = {_ends(best)[0]} (medians)."
     )
 
 

@@ -60,8 +60,11 @@ def draw_encoding(study: Study) -> Drawn:
         drawn.notes.append("No noise ceilings are known for this study, so none are shown.")
     calibrations = load_calibrations(study)
     if not calibrations:
-        note = "Receptive fields are those of the maps: no phantoms were there to calibrate them."
-        drawn.notes.append(note)
+        drawn.notes.append(
+            "What phantoms teach is left out: the size of the images in degrees is not known."
+            if "phantoms.tsv" in study.tables
+            else "Receptive fields are those of the maps: no phantoms calibrated them."
+        )
     subjects = list(dict.fromkeys(table["subject"]))
     for subject in subjects:
         own = [
