@@ -163,6 +163,9 @@ def test_phantoms_have_the_images_and_the_noise_of_the_vertices(whole):
         ncsnr = encoding_samples(whole, "01", held_out=True).ncsnr
         # Less where a field reaches beyond the image.
         assert 0 < file["ncsnr"].min() <= file["ncsnr"].max() <= ncsnr.max() + 1e-6
+    # Predicted as well as the vertices are: image by image they were learned beside them.
+    quality = read(whole, "phantoms.tsv")["quality"].median()
+    assert quality > read(whole)["encoder_r"].median() / 2 > 0.1
 
 
 def test_summary_counts_the_intervals_that_hold(study):
