@@ -32,6 +32,13 @@ def test_dump_is_read_back_unchanged(tmp_path):
     assert load_config(tmp_path / "run" / "study.toml") == config
 
 
+def test_references_count_from_the_file_and_move_with_the_study(tmp_path):
+    text = MINIMAL + "[encoding]\nsubjects = ['01']\nreferences = 'maps/{subject}'\n"
+    config = parse_config(text, base=tmp_path)
+    assert config.encoding.references == str(tmp_path / "maps" / "{subject}")
+    assert 'references = "../maps/{subject}"' in dump_config(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -58,6 +65,14 @@ def test_dump_is_read_back_unchanged(tmp_path):
         (MINIMAL + "[encoding]\n", "encoding. subjects: expected at least one"),
         (MINIMAL + "[encoding]\nsubjects = ['01']\npool = 24\n", "pool: expected 1 to image_size"),
         (MINIMAL + "[encoding]\nsubjects = ['01']\nrois = []\n", "rois: expected at least one"),
+        (MINIMAL + "[encoding]\nmodel = 'cnn'\n", "model: expected one of 'fields', 'latents'"),
+        (
+            MINIMAL + "[encoding]\nsubjects = ['01']\nreference_kind = 'hcp'\n",
+            "reference_kind: expected one of 'nsd', 'benson'",
+        ),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nimage_size = 50\n", "a multiple of 8 above 24"),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nn_phantoms = 9\n", "expected 50 or more; got 9"),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nwithin_deg = 0.0\n", "more than 0 degrees"),
         (MINIMAL + "[rois.merge]\nV1 = [1, 2]\n", "merge V1: expected a list of strings"),
         (
             MINIMAL.replace("[decoding]", 'layout = "algonauts"\nsessions = 7\n[decoding]'),

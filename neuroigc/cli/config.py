@@ -57,14 +57,28 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class EncodingConfig:
-    """Images → vertices, for the pRFs."""
+    """Images → vertices, for the pRFs.
+
+    With ``model = "fields"`` every vertex has a Gaussian window, and phantoms calibrate what is
+    read off its map. "latents" is the encoder of the IGC paper: all vertices share a few latents,
+    so that maps are wide and sizes are not calibrated; ``pool``, ``tolerance`` and
+    ``max_gradients`` are its alone. Vertices outside of ``rois`` are encoded with ``elsewhere``.
+    ``references`` is a folder of maps of ``reference_kind`` ("nsd" or "benson") to compare with
+    within ``within_deg``; {subject} in it stands for subj01.
+    """
 
     subjects: tuple[str, ...] = ()
-    image_size: int = 64
+    model: str = "fields"
+    image_size: int = 48
+    n_phantoms: int = 500
+    rois: tuple[str, ...] = ("V1", "V2", "V3", "hV4")
+    elsewhere: bool = False
+    references: str | None = None
+    reference_kind: str = "nsd"
+    within_deg: float | None = None
     pool: int = 2
     tolerance: float = 0.05
     max_gradients: int | None = 8
-    rois: tuple[str, ...] = ("V1", "V2", "V3", "hV4")
     network: dict[str, object] = field(default_factory=dict)
 
 
@@ -137,11 +151,20 @@ def _check_values(config, where):
             ("[decoding] features", decoding.features, _differ(decoding.features), "each once"),
         ]
     if encoding:
-        size, pool = encoding.image_size, encoding.pool
+        size, pool, within = encoding.image_size, encoding.pool, encoding.within_deg
+        # Windows lie on a grid that halves the image until it is small enough.
+        halves = encoding.model != "fields" or size <= 24 or size % 8 == 0
+        check_choice(f"{where} [encoding] model", encoding.model, ("fields", "latents"))
+        check_choice(
+            f"{where} [encoding] reference_kind", encoding.reference_kind, ("nsd", "benson")
+        )
         checks += [
             ("[encoding] subjects", encoding.subjects, len(encoding.subjects) > 0, "at least one"),
             ("[encoding] rois", encoding.rois, len(encoding.rois) > 0, "at least one area"),
             ("[encoding] image_size", size, size >= 16, "16 pixels or more"),
+            ("[encoding] image_size", size, halves, "a multiple of 8 above 24 pixels"),
+            ("[encoding] n_phantoms", encoding.n_phantoms, encoding.n_phantoms >= 50, "50 or more"),
+            ("[encoding] within_deg", within, within is None or within > 0, "more than 0 degrees"),
             ("[encoding] pool", pool, pool >= 1 and size >= 8 * pool, "1 to image_size / 8"),
         ]
     for name, part in (("decoding", decoding), ("encoding", encoding)):
@@ -167,7 +190,10 @@ def _map_paths(config, convert):
     decoding = config.decoding
     if decoding and decoding.features_file:
         decoding = dataclasses.replace(decoding, features_file=convert(decoding.features_file))
-    return dataclasses.replace(config, data=data, decoding=decoding)
+    encoding = config.encoding
+    if encoding and encoding.references:
+        encoding = dataclasses.replace(encoding, references=convert(encoding.references))
+    return dataclasses.replace(config, data=data, decoding=decoding, encoding=encoding)
 
 
 def dump_config(config: StudyConfig, folder: str | Path) -> str:

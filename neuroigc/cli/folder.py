@@ -29,7 +29,7 @@ _OUTPUTS = {
     "train": ("models/*",),
     "attribute": ("attributions/*", "sums/*"),
     "roi": ("roi.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
-    "prf": ("prf.tsv", "sub-*/*_desc-prf_*"),
+    "prf": ("prf.tsv", "phantoms.tsv", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
 }
 
@@ -91,6 +91,10 @@ class StudyFolder:
     def model(self, name: str) -> Path:
         """Prefix of a model's two files."""
         return self.file("models", name)
+
+    def phantoms(self, subject: str) -> Path:
+        """Phantom vertices that the subject's encoder was trained with."""
+        return self.file("models", f"phantoms_sub-{subject}.npz")
 
     def attribution(self, subject: str, kind: str) -> Path:
         """Integrated gradient correlation of one subject."""

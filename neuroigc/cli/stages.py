@@ -10,10 +10,11 @@ import numpy as np
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
+from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
-from neuroigc.cli.results import write_prfs, write_rois, write_summary
+from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
-from neuroigc.cli.study_data import decoding_samples, encoding_samples, write_features
+from neuroigc.cli.study_data import decoding_samples, write_features
 from neuroigc.datasets import SubjectData
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
@@ -62,6 +63,8 @@ def prepare(folder, *, keep, progress):
     config = folder.config
     _make_decoder(config), _make_encoder(config)  # wrong settings should be told at once
     source = open_source(config)
+    for subject in config.encoding.subjects if config.encoding else ():
+        load_references(config, subject)
     for subject in config.data.subjects:
         path = folder.prepared(subject)
         if not (keep and path.exists()):
@@ -101,12 +104,8 @@ def train(folder, *, keep, progress):
         decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
         decoder.save(folder.model("decoder"))
     for subject in config.encoding.subjects if config.encoding else ():
-        name = f"encoder_sub-{subject}"
-        if not (keep and _model_exists(folder, name)):
-            samples = encoding_samples(folder, subject, held_out=False)
-            encoder = _make_encoder(config, progress=progress)
-            encoder.fit(samples.images, samples.responses)
-            encoder.save(folder.model(name))
+        if not (keep and _model_exists(folder, f"encoder_sub-{subject}")):
+            train_encoder(folder, subject, _make_encoder(config, progress=progress))
 
 
 def _make_decoder(config, **options):
@@ -116,9 +115,10 @@ def _make_decoder(config, **options):
 
 
 def _make_encoder(config, **options):
-    from neuroigc.models import NeuralEncoder
+    from neuroigc.models import FieldEncoder, NeuralEncoder
 
-    return _make(NeuralEncoder, config, config.encoding, "encoding", options)
+    kind = FieldEncoder if config.encoding and has_windows(config) else NeuralEncoder
+    return _make(kind, config, config.encoding, "encoding", options)
 
 
 def _make(kind, config, part, name, options):

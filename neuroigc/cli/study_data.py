@@ -10,6 +10,7 @@ import pandas as pd
 
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError, check_same_length
+from neuroigc.cli.sources import open_source
 from neuroigc.datasets import SubjectData, image_statistics
 from neuroigc.stats import noise_ceiling
 from neuroigc.surface.bids import bids_label
@@ -21,6 +22,7 @@ __all__ = [
     "EncodingSamples",
     "common_vertices",
     "decoding_samples",
+    "encoding_images",
     "encoding_samples",
     "load_features",
     "read_table",
@@ -42,11 +44,20 @@ class DecodingSamples(NamedTuple):
 
 
 class EncodingSamples(NamedTuple):
-    """Images → vertices of one subject; ``noise_ceiling`` is explainable variance (0-1)."""
+    """Images → vertices of one subject.
+
+    ``rows`` are the places of these images among all that the subject saw, ``roi`` the area of
+    each vertex, and ``noise_ceiling`` is explainable variance (0-1); ``n_repeats``, ``ncsnr`` and
+    it are None where the release does not say.
+    """
 
     images: np.ndarray
     responses: np.ndarray
+    rows: np.ndarray
     vertices: dict[str, np.ndarray]
+    roi: np.ndarray
+    n_repeats: np.ndarray | None
+    ncsnr: np.ndarray | None
     noise_ceiling: np.ndarray | None
 
 
@@ -73,16 +84,55 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
 
 
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
-    """Return one subject's samples, with the ceiling that repeats of these images allow."""
+    """Return one subject's samples, with the ceiling that repeats of these images allow.
+
+    Vertices are those of the areas whose receptive fields are asked for, or all.
+    """
+    part = folder.config.encoding
     data = SubjectData.load(folder.prepared(subject))
+    images = encoding_images(folder, subject)
     with folder.reading("prepare", folder.images(subject)):
-        images = np.load(folder.images(subject), mmap_mode="r")
         check_same_length(images=images, responses=data.responses)
     rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
-    ceiling = None
-    if data.ncsnr is not None and data.n_repeats is not None:
-        ceiling = noise_ceiling(data.ncsnr, n_repeats=data.n_repeats[rows])
-    return EncodingSamples(images[rows], data.responses[rows], data.vertices, ceiling)
+    names = _names_of_areas(folder, subject, data.vertices)
+    kept = np.isin(names, part.rois) | part.elsewhere
+    if not kept.any():
+        raise InputError(
+            "[encoding] rois",
+            expected="areas with vertices inside the mask",
+            got=f"none of {', '.join(part.rois)} in subject {subject}",
+            fix="Set `elsewhere = true` to encode all vertices.",
+        )
+    n_left = len(data.vertices["left"])
+    sides = zip(HEMISPHERES, (kept[:n_left], kept[n_left:]), strict=True)
+    repeats = None if data.n_repeats is None else data.n_repeats[rows]
+    ncsnr = None if data.ncsnr is None else data.ncsnr[kept]
+    known = repeats is not None and ncsnr is not None
+    return EncodingSamples(
+        images=images[rows],
+        responses=data.responses[np.ix_(rows, kept)],
+        rows=rows,
+        vertices={side: data.vertices[side][own] for side, own in sides},
+        roi=names[kept],
+        n_repeats=repeats,
+        ncsnr=ncsnr,
+        noise_ceiling=noise_ceiling(ncsnr, n_repeats=repeats) if known else None,
+    )
+
+
+def encoding_images(folder, subject: str) -> np.ndarray:
+    """Return all images that a subject saw, at the encoder's size, as a memory map."""
+    with folder.reading("prepare", folder.images(subject)):
+        return np.load(folder.images(subject), mmap_mode="r")
+
+
+def _names_of_areas(folder, subject, vertices):
+    """Return the area of each column; where areas overlap, the first of the atlas."""
+    atlas = open_source(folder.config).atlas(subject, folder.config.rois)
+    names = np.full(sum(len(vertices[side]) for side in HEMISPHERES), "elsewhere", dtype=object)
+    for area, columns in reversed(atlas.groups(vertices).items()):
+        names[columns] = area
+    return names
 
 
 def common_vertices(folder) -> dict[str, np.ndarray]:

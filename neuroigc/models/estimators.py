@@ -141,6 +141,11 @@ class NeuralDecoder(NeuralRegressor):
 class NeuralEncoder(NeuralRegressor):
     """From images to brain responses (IGC paper, section 4.2).
 
+    All vertices share a few latents, so that the map of each is a mixture of as many pictures:
+    centres of receptive fields can be read off, but maps are wider than the fields, and follow
+    their sizes too little for phantoms to calibrate them. Take `FieldEncoder` where receptive
+    fields are asked for.
+
     Parameters
     ----------
     channels, kernel_sizes, n_latents, largest_grid, condition_size, activation, dropout

@@ -27,7 +27,7 @@ from neuroigc.prf.result import ClassicalPRFResult, PRFResult
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Calibration", "as_quality", "check_raw", "learn"]
+__all__ = ["Calibration", "as_quality", "check_raw", "learn", "width_and_exponent"]
 
 _LEVEL = 0.95
 _LEAST_WHOLE = 15
@@ -119,7 +119,7 @@ class Calibration:
         size = np.exp(log_size)
         further = {}
         if self.exponent is not None:
-            exponent = self.exponent.invert(_width_and_exponent(fields)[1])
+            exponent = self.exponent.invert(width_and_exponent(fields)[1])
             further["exponent"] = np.maximum(exponent, _LEAST_EXPONENT)
         return replace(
             fields,
@@ -268,7 +268,7 @@ class Calibration:
         if self.surface is None:
             log_size = self.size.invert(np.log(fields.size_deg))
         else:
-            log_size = self.surface.at(*_width_and_exponent(fields))
+            log_size = self.surface.at(*width_and_exponent(fields))
         return np.stack([self.x.invert(fields.x_deg), self.y.invert(fields.y_deg), log_size])
 
     def _places(
@@ -358,7 +358,7 @@ def learn(
         # Width and exponent are distorted each in its own way, which no line through what they
         # make together undoes.
         exponent = robust_line(phantoms.exponent[used], estimates.exponent[used])
-        surface = robust_surface(*_width_and_exponent(estimates[used]), np.log(size[used]))
+        surface = robust_surface(*width_and_exponent(estimates[used]), np.log(size[used]))
     for name, line in lines.items():
         if not line.slope > least_slope:
             raise InputError(
@@ -382,7 +382,7 @@ def learn(
     return replace(calibration, error_scale=calibration.scale_of_errors())
 
 
-def _width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:
+def width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithm of the width of what pools, and the exponent."""
     if not isinstance(fields, ClassicalPRFResult):
         raise InputError(
