@@ -107,7 +107,7 @@ def call_together(function, *arguments):
 @contextmanager
 def loading():
     """Raise in all processes what keeps one of them from loading its data."""
-    from neuroigc.attribution.team import assemble_team
+    from neuroigc._team import assemble_team
 
     with assemble_team(None).together():
         yield

@@ -1,7 +1,7 @@
-"""Several processes at one attribution: each takes some of the blocks, and sums are added.
+"""Several processes at one piece of work: each takes a share, and sums are added.
 
 Under torchrun (or any other start of `torch.distributed`) the processes add their sums
-themselves; jobs that cannot talk to each other are shards, and leave that to `merge_shards`.
+themselves; jobs that cannot talk to each other are shards, whose sums are added afterwards.
 """
 
 from __future__ import annotations
@@ -62,6 +62,15 @@ class Team:
             for tensor in tensors:
                 there = _within_reach(tensor)
                 torch.distributed.all_reduce(there)
+                if there is not tensor:
+                    tensor.copy_(there)
+
+    def copy_first(self, *tensors: Tensor) -> None:
+        """Replace tensors by those of the first member, where members talk."""
+        if self.talks:
+            for tensor in tensors:
+                there = _within_reach(tensor)
+                torch.distributed.broadcast(there, src=0)
                 if there is not tensor:
                     tensor.copy_(there)
 
