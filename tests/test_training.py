@@ -7,14 +7,9 @@ from torch import nn
 
 from neuroigc._validation import InputError
 from neuroigc.models import DecoderNetwork
-from neuroigc.models.training import (
-    Samples,
-    count_batches,
-    learning_rate_cycle,
-    measure_scaling,
-    seeded,
-    train,
-)
+from neuroigc.models.feeding import Samples, count_batches
+from neuroigc.models.scaling import measure_scaling
+from neuroigc.models.training import learning_rate_cycle, seeded, train
 
 SMALL = {"max_epochs": 3, "batch_size": 16, "device": "cpu"}
 
