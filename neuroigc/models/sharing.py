@@ -57,8 +57,7 @@ def shared(objective: Objective, team: Team) -> Iterator[nn.Module]:
     for norm in norms:
         norm.forward = partial(_normalise_together, norm)
     try:
-        # Running means are the same in all processes anyhow, or made so after each epoch.
-        yield _SharedObjective(objective, broadcast_buffers=False)
+        yield _SharedObjective(objective)
     finally:
         for norm in norms:
             del norm.forward

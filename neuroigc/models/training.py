@@ -143,7 +143,7 @@ def train(
     _check_parts(accumulate * team.size, len(samples) // n_batches)
 
     store = None
-    if checkpoint is not None:
+    if team.talks or checkpoint is not None:
         settings = {
             "loss": loss, "max_epochs": max_epochs, "patience": patience, "batch_size": batch_size,
             "accumulate": accumulate, "learning_rate": learning_rate,
@@ -151,7 +151,9 @@ def train(
         }  # fmt: skip
         numbers = {name: str(value) for name, value in settings.items()}
         identity = {**numbers, **describe(network, samples, validation)}
-        store = Checkpoint(Path(checkpoint), identity, team, device)
+        team.agree("network, samples and options", "the same in all processes", identity)
+        if checkpoint is not None:
+            store = Checkpoint(Path(checkpoint), identity, team, device)
     network.to(device)
     optimizer = torch.optim.AdamW(
         _parameter_groups(network, weight_decay), fused=device.type in ("cpu", "cuda")
@@ -161,11 +163,11 @@ def train(
         learning_rate * learning_rate_cycle((step + 0.5) / n_steps) for step in range(n_steps + 1)
     ]
     state = Progress(network, optimizer, generator)
-    measure = LOSSES[loss]
+    own_objective = Objective(network, LOSSES[loss])
     feed = {"device": device, "n_workers": n_workers}
     with (
         seeded(_seed_of(team, seed), device),
-        shared(Objective(network, measure), team) as objective,
+        shared(own_objective, team) as objective,
     ):
         if store is not None:
             store.load(state)
@@ -191,7 +193,7 @@ def train(
             if validation is not None:
                 network.eval()
                 batches = validation.cut(batch_size)
-                validation_loss = _evaluate(objective, validation, batches, team, feed)
+                validation_loss = _evaluate(own_objective, validation, batches, team, feed)
                 if validation_loss < state.lowest:
                     state.lowest, state.best_epoch = validation_loss, epoch
                     state.best = deepcopy(network.state_dict())
