@@ -94,19 +94,38 @@ def _check_places(config, subject, data, atlas):
 
 def train(folder, *, keep, progress):
     """Responses → one decoder for all subjects, and an encoder for each that shall have one."""
+    from neuroigc._team import working_alone
+    from neuroigc.cli.processes import call_together
+
     config = folder.config
     if config.decoding and not (keep and _model_exists(folder, "decoder")):
-        samples = decoding_samples(folder, held_out=False)
-        decoder = _make_decoder(config, progress=progress)
-        decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
+        decoder = call_together(_fit_decoder, folder.path, progress)
         decoder.save(folder.model("decoder"))
+        folder.forget_training("decoder")
     for subject in config.encoding.subjects if config.encoding else ():
         name = f"encoder_sub-{subject}"
         if not (keep and _model_exists(folder, name)):
             samples = encoding_samples(folder, subject, held_out=False)
             encoder = _make_encoder(config, progress=progress)
-            encoder.fit(samples.images, samples.responses)
+            with working_alone():
+                encoder.fit(samples.images, samples.responses)
             encoder.save(folder.model(name))
+
+
+def _fit_decoder(path, progress):
+    """Train the decoder; of processes side by side, each calls this."""
+    from neuroigc.cli.processes import loading
+
+    folder = StudyFolder.open(path)
+    with loading():
+        samples = decoding_samples(folder, held_out=False)
+        decoder = _make_decoder(folder.config, progress=progress)
+    return decoder.fit(
+        samples.responses,
+        samples.features,
+        conditions=samples.conditions,
+        checkpoint=folder.training("decoder"),
+    )
 
 
 def _make_decoder(config, **options):
