@@ -20,8 +20,8 @@ KINDS = {
     "decoder": (NeuralDecoder, {**OPTIONS, "hidden": (8, 8), "accumulate": 2}),
     "no validation": (NeuralDecoder, {**OPTIONS, "hidden": (8,), "validation_fraction": 0.0}),
     "encoder": (NeuralEncoder, {**OPTIONS, "channels": (2,) * 5, "n_latents": 4}),
-    # Its validation loss does not fall for long.
-    "classifier": (NeuralClassifier, {**OPTIONS, "hidden": (64,), "learning_rate": 0.1}),
+    # Labels are by chance: its validation loss does not fall for long.
+    "classifier": (NeuralClassifier, {**OPTIONS, "hidden": (8,), "max_epochs": 20, "patience": 0}),
 }
 
 
@@ -67,7 +67,7 @@ def test_goes_on_to_the_same_weights(name, n_saves, tmp_path, monkeypatch):
 
     expected = fit(make(name), name)
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
-    for _ in range(20):
+    for _ in range(21):
         try:
             torch.rand(1)  # what others do in between has no influence
             model = fit(make(name), name, checkpoint=path)
@@ -83,7 +83,7 @@ def test_goes_on_to_the_same_weights(name, n_saves, tmp_path, monkeypatch):
     assert torch.equal(bits(again), bits(expected))
     assert len(saves) == len(expected.history_["seconds"])
     if name == "classifier":
-        assert len(saves) < 6
+        assert len(saves) < 20
 
 
 def fit_and_die(rank, size, folder, attempt, n_saves, when):

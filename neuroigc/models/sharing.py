@@ -1,63 +1,39 @@
 """One training shared by processes side by side: each has a part of every batch.
 
-Gradients are averaged by torch's DistributedDataParallel. Batch normalisation goes by the mean
-and variance of the whole batch, in all processes, so that a training by many processes is that by
-one but for rounding and for what dropout leaves out.
+Gradients are added up as they are (`Team.add`): that of the widest layer, which takes longest, is
+the last to be known, so that there is nothing to do meanwhile. Batch normalisation goes by the
+mean and variance of the whole batch, in all processes, so that a training by many processes is
+that by one but for rounding and for what dropout leaves out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from neuroigc._team import Team
 
-__all__ = ["Objective", "shared"]
-
-
-class Objective(nn.Module):
-    """A network and what it is to make small, as one module: what gradients are taken of."""
-
-    def __init__(self, network, measure):
-        super().__init__()
-        self.network, self.measure = network, measure
-
-    def forward(self, inputs, targets, conditions, weights):
-        """Return the mean loss."""
-        return self.measure(self.network, inputs, targets, conditions, weights)
-
-    def without_exchange(self):
-        """Return a context in which gradients are kept, for those of further parts."""
-        return nullcontext()
-
-
-class _SharedObjective(DistributedDataParallel):
-    """An objective whose gradients are the means over all processes."""
-
-    without_exchange = DistributedDataParallel.no_sync
+__all__ = ["shared"]
 
 
 @contextmanager
-def shared(objective: Objective, team: Team) -> Iterator[nn.Module]:
-    """Yield the objective as a team trains it; afterwards its network is as it was before."""
-    if not team.talks:
-        yield objective
-        return
+def shared(network: nn.Module, team: Team) -> Iterator[None]:
+    """Give all members of a team the same network, and let it normalise whole batches."""
+    team.copy_first(*network.state_dict().values())
     norms = [
         module
-        for module in objective.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
+        for module in network.modules()
+        if team.talks and isinstance(module, _BatchNorm) and module.track_running_stats
     ]
     for norm in norms:
         norm.forward = partial(_normalise_together, norm)
     try:
-        yield _SharedObjective(objective)
+        yield
     finally:
         for norm in norms:
             del norm.forward

@@ -6,8 +6,9 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from copy import deepcopy
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from neuroigc._validation import InputError, check_choice
 from neuroigc.models.checks import check_count, check_flag, check_number, check_share
 from neuroigc.models.feeding import Samples, count_batches
 from neuroigc.models.resuming import Checkpoint, Progress, describe
-from neuroigc.models.sharing import Objective, shared
+from neuroigc.models.sharing import shared
 
 __all__ = ["resolve_device", "seeded", "train"]
 
@@ -163,12 +164,9 @@ def train(
         learning_rate * learning_rate_cycle((step + 0.5) / n_steps) for step in range(n_steps + 1)
     ]
     state = Progress(network, optimizer, generator)
-    own_objective = Objective(network, LOSSES[loss])
+    objective = partial(_measure, network, LOSSES[loss])
     feed = {"device": device, "n_workers": n_workers}
-    with (
-        seeded(_seed_of(team, seed), device),
-        shared(own_objective, team) as objective,
-    ):
+    with seeded(_seed_of(team, seed), device), shared(network, team):
         if store is not None:
             store.load(state)
         start = time.perf_counter() - max(state.history["seconds"], default=0)
@@ -193,7 +191,7 @@ def train(
             if validation is not None:
                 network.eval()
                 batches = validation.cut(batch_size)
-                validation_loss = _evaluate(own_objective, validation, batches, team, feed)
+                validation_loss = _evaluate(objective, validation, batches, team, feed)
                 if validation_loss < state.lowest:
                     state.lowest, state.best_epoch = validation_loss, epoch
                     state.best = deepcopy(network.state_dict())
@@ -216,15 +214,14 @@ def _train_epoch(objective, optimizer, samples, batches, rates, team, feed):
     with closing(samples.feed(chain.from_iterable(mine), **feed)) as fed:
         for whole, parts, rate in zip(batches, mine, rates, strict=True):
             n_whole = sum(map(len, whole))
-            for k, part in enumerate(parts, start=1):
-                with nullcontext() if k == len(parts) else objective.without_exchange():
-                    value = _loss(objective, next(fed))
-                    # Of gradients of several processes the mean is taken.
-                    (value * (len(part) * team.size / n_whole)).backward()
+            for part in parts:
+                value = objective(*next(fed))
+                (value * (len(part) / n_whole)).backward()
                 # Not asked for what it is until the end: a GPU would be waited for.
                 total += value.detach() * len(part)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+                team.add(*(p.grad for p in group["params"] if p.grad is not None))
             optimizer.step()
             optimizer.zero_grad()
     team.add(total)
@@ -238,15 +235,15 @@ def _evaluate(objective, samples, batches, team, feed):
     total = torch.zeros((), dtype=torch.float64, device=feed["device"])
     with closing(samples.feed(mine, **feed)) as fed:
         for batch in fed:
-            total += _loss(objective, batch) * len(batch[0])
+            total += objective(*batch) * len(batch[0])
     team.add(total)
     return total.item() / len(samples)
 
 
-def _loss(objective, batch):
-    kind = batch[0].device.type
+def _measure(network, loss, inputs, *beside):
+    kind = inputs.device.type
     with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-        return objective(*batch)
+        return loss(network, inputs, *beside)
 
 
 def _check_parts(n_parts, smallest):
