@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from neuroigc._validation import InputError
+from neuroigc.models.feeding import read_ahead
 
 __all__ = ["measure_scaling", "refuse_not_finite"]
 
@@ -25,7 +26,7 @@ def measure_scaling(array, *, argument, per_column=True, chunk_size=2**24):
     per_column : bool
         For each column of (n, n_columns), or one number for all values.
     chunk_size : int
-        Numbers in memory at a time.
+        Numbers read at a time; up to three times as many are in memory.
 
     Returns
     -------
@@ -34,8 +35,8 @@ def measure_scaling(array, *, argument, per_column=True, chunk_size=2**24):
     """
     n, shift, n_bad = len(array), None, 0
     chunk_rows = max(1, chunk_size * n // array.size)
-    for start in range(0, n, chunk_rows):
-        chunk = _as_tensor(array[start : start + chunk_rows])
+    slices = [slice(start, start + chunk_rows) for start in range(0, n, chunk_rows)]
+    for chunk in read_ahead(lambda rows: _as_tensor(array[rows]), slices, 1):
         if shift is None:
             # Moments about a value in the middle: exact also where it is large against the spread.
             first = chunk[: TILE[0]].double()
