@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_attribution
 import bench_calibration
 import bench_prf
+import bench_training
 import benchmark_models
 import competitors
 
@@ -139,3 +140,19 @@ def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):
     for field in ("seconds_of_gradients", "product_gflop_s", "share_of_plain", "captum_seconds"):
         assert row[field] > 0
     assert not [other for other in tmp_path.iterdir() if other != path]
+
+
+@pytest.mark.parametrize(
+    ("command", "column", "names"),
+    [
+        ("feeding", "source", ["memory", "warm", "cold", "warm, no threads"]),
+        ("processes", "processes", [1, 2]),
+        ("real", "what", ["writing", "scaling", "epoch", "attribution"]),
+    ],
+)
+@pytest.mark.slow
+def test_training_is_measured_and_its_stores_removed(command, column, names, tmp_path, capsys):
+    bench_training.main([command, "--small", "--folder", str(tmp_path)])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row[column] for row in rows] == names
+    assert not list(tmp_path.iterdir())

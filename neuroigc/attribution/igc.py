@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from neuroigc._files import make_output_folder
+from neuroigc._team import assemble_team
 from neuroigc._validation import InputError, check_count
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, check_baseline
 from neuroigc.attribution.checkpoint import fingerprint
@@ -37,7 +38,6 @@ from neuroigc.attribution.problem import Problem, prepare
 from neuroigc.attribution.result_folder import ResultFolder
 from neuroigc.attribution.results import IGCResult
 from neuroigc.attribution.rows import FileSums
-from neuroigc.attribution.team import assemble_team
 from neuroigc.attribution.totals import Totals
 
 __all__ = ["attribute_shard", "integrated_gradient_correlation"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroigc._progress import track
+from neuroigc._team import Team
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, baseline_bank
 from neuroigc.attribution.columns import Columns, check_groups
@@ -28,7 +29,6 @@ from neuroigc.attribution.samples import (
     numbers,
     run_model,
 )
-from neuroigc.attribution.team import Team
 
 __all__ = ["Problem", "prepare"]
 

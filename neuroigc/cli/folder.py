@@ -96,6 +96,16 @@ class StudyFolder:
         """Phantom vertices that the subject's encoder was trained with."""
         return self.file("models", f"phantoms_sub-{subject}.npz")
 
+    def training(self, name: str) -> Path:
+        """File of the training of a model, as long as it goes on."""
+        return self.file("models", f"{name}_training.safetensors")
+
+    def forget_training(self, name: str) -> None:
+        """Remove what is left of the training of a model that was made."""
+        path = self.training(name)
+        for own in (path, *path.parent.glob(f".{path.stem}-*")):
+            own.unlink(missing_ok=True)
+
     def attribution(self, subject: str, kind: str) -> Path:
         """Integrated gradient correlation of one subject."""
         return self.file("attributions", f"sub-{subject}_{kind}.npz")

@@ -97,15 +97,34 @@ def _check_places(config, subject, data, atlas):
 
 def train(folder, *, keep, progress):
     """Responses → one decoder for all subjects, and an encoder for each that shall have one."""
+    from neuroigc._team import working_alone
+    from neuroigc.cli.processes import call_together
+
     config = folder.config
     if config.decoding and not (keep and _model_exists(folder, "decoder")):
-        samples = decoding_samples(folder, held_out=False)
-        decoder = _make_decoder(config, progress=progress)
-        decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
+        decoder = call_together(_fit_decoder, folder.path, progress)
         decoder.save(folder.model("decoder"))
+        folder.forget_training("decoder")
     for subject in config.encoding.subjects if config.encoding else ():
         if not (keep and _model_exists(folder, f"encoder_sub-{subject}")):
-            train_encoder(folder, subject, _make_encoder(config, progress=progress))
+            with working_alone():
+                train_encoder(folder, subject, _make_encoder(config, progress=progress))
+
+
+def _fit_decoder(path, progress):
+    """Train the decoder; of processes side by side, each calls this."""
+    from neuroigc.cli.processes import loading
+
+    folder = StudyFolder.open(path)
+    with loading():
+        samples = decoding_samples(folder, held_out=False)
+        decoder = _make_decoder(folder.config, progress=progress)
+    return decoder.fit(
+        samples.responses,
+        samples.features,
+        conditions=samples.conditions,
+        checkpoint=folder.training("decoder"),
+    )
 
 
 def _make_decoder(config, **options):

@@ -11,7 +11,7 @@ import pandas as pd
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.cli.sources import open_source
-from neuroigc.datasets import SubjectData, image_statistics
+from neuroigc.datasets import StackedRows, SubjectData, image_statistics
 from neuroigc.stats import noise_ceiling
 from neuroigc.surface.bids import bids_label
 from neuroigc.surface.spaces import HEMISPHERES
@@ -37,7 +37,7 @@ IMAGE_BLOCK = 256
 class DecodingSamples(NamedTuple):
     """Vertices → features: one row per subject and image."""
 
-    responses: np.ndarray
+    responses: StackedRows
     features: np.ndarray
     conditions: np.ndarray
     vertices: dict[str, np.ndarray]
@@ -64,12 +64,13 @@ class EncodingSamples(NamedTuple):
 def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> DecodingSamples:
     """Return samples of all subjects, or of one, at the vertices that all subjects have.
 
-    Conditions are the positions of the subjects in the study's list.
+    Conditions are the positions of the subjects in the study's list. Responses stay where they
+    are until they are asked for: those of all subjects may be too much for the memory.
     """
     config = folder.config
     features = load_features(folder)
     vertices = common_vertices(folder)
-    parts = []
+    stores, parts = [], []
     for number, name in enumerate(config.data.subjects):
         if subject not in (None, name):
             continue
@@ -77,10 +78,10 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
         table = features.loc[data.image_ids]
         rows = np.flatnonzero(table["held_out"] == held_out)
         values = table[list(config.decoding.features)].to_numpy(np.float64)[rows]
-        columns = _columns(data, vertices)
-        parts.append((data.responses[np.ix_(rows, columns)], values, np.full(len(rows), number)))
-    responses, values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return DecodingSamples(responses, values, conditions, vertices)
+        stores.append((data.responses, rows, _columns(data, vertices)))
+        parts.append((values, np.full(len(rows), number)))
+    values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return DecodingSamples(StackedRows(stores), values, conditions, vertices)
 
 
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:

@@ -11,10 +11,12 @@ from neuroigc.datasets.arrays import ArrayData, SubjectData, load_arrays
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
 from neuroigc.datasets.nsd import load_nsd
+from neuroigc.datasets.rows import StackedRows
 from neuroigc.datasets.stimuli import image_statistics, load_nsd_images, prepare_image
 
 __all__ = [
     "ArrayData",
+    "StackedRows",
     "SubjectData",
     "image_statistics",
     "list_manifests",

@@ -35,7 +35,9 @@ class FieldEncoder(NeuralRegressor):
     ----------
     channels, kernel_sizes, largest_grid, activation
         See `FieldEncoderNetwork`.
-    learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
+    learning_rate, weight_decay, batch_size, accumulate, max_epochs, patience
+        See `neuroigc.models.training.train`.
+    validation_fraction, n_workers
         See `neuroigc.models.training.train`.
     device : str
         "auto" takes a GPU if there is one.
@@ -71,26 +73,16 @@ class FieldEncoder(NeuralRegressor):
         learning_rate: float = 1e-2,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
+        accumulate: int = 1,
         max_epochs: int = 12,
         patience: int = 10,
         validation_fraction: float = 0.1,
+        n_workers: int = 1,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
     ):
-        self.channels = channels
-        self.kernel_sizes = kernel_sizes
-        self.largest_grid = largest_grid
-        self.activation = activation
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.device = device
-        self.seed = seed
-        self.progress = progress
+        self._keep(locals())
 
     def receptive_fields(self, extent_deg: float) -> dict[str, np.ndarray]:
         """Return the windows in degrees of visual angle.

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuroigc._validation import InputError, check_choice
-from neuroigc.models.checks import check_count, check_counts
-from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
+from neuroigc._validation import InputError
+from neuroigc.models.checks import check_count
+from neuroigc.models.networks import FactorisedNetwork, convolutions
 
 __all__ = ["FieldEncoderNetwork", "WindowReadout", "growth"]
 
@@ -221,28 +221,17 @@ class FieldEncoderNetwork(FactorisedNetwork):
         activation: str = "mish",
     ):
         super().__init__()
-        channels = check_counts("channels", channels)
-        kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
-        check_choice("activation", activation, ACTIVATIONS)
-        for name, count in [
-            ("n_outputs", n_outputs),
-            ("n_channels", n_channels),
-            ("largest_grid", largest_grid),
-        ]:
-            check_count(name, count)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.stem = ImageConv(n_channels, channels[0], kernel_sizes[0])
-        features: list[nn.Module] = []
-        for index, n_maps in enumerate(channels):
-            last = index + 1 == len(channels)
-            positive = nn.Softplus if last else ACTIVATIONS[activation]
-            features += [nn.BatchNorm2d(n_maps), positive()]
-            if max(height, width) > largest_grid:
-                features.append(nn.AvgPool2d(2, ceil_mode=True))
-                height, width = -(-height // 2), -(-width // 2)
-            if not last:
-                features.append(ImageConv(n_maps, channels[index + 1], kernel_sizes[index + 1]))
-        readout = WindowReadout(channels[-1], (height, width), n_outputs)
+        check_count("n_outputs", n_outputs)
+        self.stem, features, (n_features, *grid) = convolutions(
+            image_size,
+            n_channels=n_channels,
+            channels=channels,
+            kernel_sizes=kernel_sizes,
+            largest_grid=largest_grid,
+            activation=activation,
+            last=nn.Softplus,
+        )
+        readout = WindowReadout(n_features, tuple(grid), n_outputs)
         self.body = _FieldBody(nn.Sequential(*features), readout)
         self.head = Gain(n_outputs)
 
