@@ -148,7 +148,7 @@ def test_intervals_are_those_of_vertices_like_the_real_ones(rng, errors):
         low, high = found.intervals()["x_deg"]
         return ((low <= truth.x_deg) & (truth.x_deg <= high)).mean()
 
-    found, calibration = calibrate_prfs(fields, phantom_fields, phantoms, errors=errors)
+    found, _ = calibrate_prfs(fields, phantom_fields, phantoms, errors=errors)
     assert 0.93 <= coverage(found) <= 0.97
     # Unless it is known which phantoms they are like.
     plain = learn_calibration(phantom_fields, phantoms, errors=errors)

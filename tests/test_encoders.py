@@ -148,7 +148,8 @@ def test_fields_are_what_the_table_of_phantoms_makes_of_the_maps(whole):
         extent_deg=8.4,
         standard_errors=maps.standard_errors / power,
     ).with_exponent(encoder.receptive_fields(8.4)["exponent"][: len(table)])
-    found = calibration.apply(fields, quality=table["encoder_r"].to_numpy())
+    quality = table["encoder_r"].to_numpy()
+    found = calibration.for_vertices(fields, quality=quality).apply(fields, quality=quality)
     ok = (table["status"] == "ok").to_numpy()
     assert ok.sum() > 20
     for name, values in found.to_frame()[ok].items():

@@ -113,7 +113,7 @@ class NeuralEstimator(Parametrised):
             progress=self.progress,
             checkpoint=checkpoint,
         )
-        self._finish(network, samples)
+        network = self._finish(network, samples)
         fold_scalings(network, inputs=input_scaling, outputs=target_scaling)
         self.module_ = network
         return self
@@ -132,6 +132,7 @@ class NeuralEstimator(Parametrised):
 
     def _finish(self, network, samples):
         """Complete a trained network, before scalings are folded in; most need nothing."""
+        return network
 
     def save(self, path_prefix):
         """Write ``<path_prefix>.safetensors`` (weights) and ``<path_prefix>.json`` (the rest)."""

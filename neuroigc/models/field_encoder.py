@@ -11,7 +11,7 @@ import numpy as np
 from neuroigc._validation import InputError
 from neuroigc.models.checks import check_number
 from neuroigc.models.estimators import NeuralRegressor
-from neuroigc.models.fields import FieldEncoderNetwork
+from neuroigc.models.fields import FieldEncoderNetwork, make_point_symmetric
 from neuroigc.models.training import resolve_device
 from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
 
@@ -28,8 +28,9 @@ class FieldEncoder(NeuralRegressor):
 
     For population receptive fields: its windows are as sharp as the data allow, where the maps of
     a `NeuralEncoder` are as wide as its few latents make them. Network and training are those of
-    `FieldEncoderNetwork`, and at the end the windows are fitted by least squares
-    (`neuroigc.models.windows`), which also tells their errors.
+    `FieldEncoderNetwork`; at the end its features are made symmetric, so that they stand where the
+    image has them, and the windows are fitted by least squares (`neuroigc.models.windows`), which
+    also tells their errors.
 
     Parameters
     ----------
@@ -158,6 +159,8 @@ class FieldEncoder(NeuralRegressor):
         place_windows(network, _batches(samples, "cpu"))
 
     def _finish(self, network, samples):
+        network = make_point_symmetric(network, **self.network_arguments_)
+        self.network_arguments_ = {**self.network_arguments_, "point_symmetric": True}
         device = resolve_device(self.device)
         batches = partial(_batches, samples, device)
         covariance = finish_windows(network, batches, progress=self.progress).cpu().numpy()
@@ -178,6 +181,7 @@ class FieldEncoder(NeuralRegressor):
         mix = np.tile(np.eye(4, 5), (len(covariance), 1, 1))
         mix[:, 3, 3] = by_power.cpu().numpy()
         self.windows_["covariance"] = mix @ covariance @ mix.transpose(0, 2, 1)
+        return network
 
 
 def _batches(samples, device):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from neuroigc._validation import InputError
 from neuroigc.models.checks import check_count
 from neuroigc.models.networks import FactorisedNetwork, convolutions
 
-__all__ = ["FieldEncoderNetwork", "WindowReadout", "growth"]
+__all__ = ["FieldEncoderNetwork", "WindowReadout", "growth", "make_point_symmetric"]
 
 # Parameters count in units in which they are learned as fast as weights are.
 PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 10.0
@@ -190,6 +191,13 @@ class _FieldBody(nn.Module):
         return self.readout(self.features(hidden))
 
 
+class _MeanOfBranches(nn.Module):
+    """The mean of the first and the second half of the channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.unflatten(1, (2, -1)).mean(1)
+
+
 class FieldEncoderNetwork(FactorisedNetwork):
     """From image to brain through one Gaussian window per vertex.
 
@@ -207,6 +215,9 @@ class FieldEncoderNetwork(FactorisedNetwork):
         Features are pooled until the grid has at most this many cells a side.
     activation : {"mish", "relu"}
         Of all convolutions but the last, whose features are made positive.
+    point_symmetric : bool
+        Whether features are means of two branches whose kernels are those of each other turned
+        by 180 degrees, see `make_point_symmetric`.
     """
 
     def __init__(
@@ -219,6 +230,7 @@ class FieldEncoderNetwork(FactorisedNetwork):
         kernel_sizes: Sequence[int] = (5, 3),
         largest_grid: int = 24,
         activation: str = "mish",
+        point_symmetric: bool = False,
     ):
         super().__init__()
         check_count("n_outputs", n_outputs)
@@ -230,7 +242,11 @@ class FieldEncoderNetwork(FactorisedNetwork):
             largest_grid=largest_grid,
             activation=activation,
             last=nn.Softplus,
+            n_branches=2 if point_symmetric else 1,
         )
+        if point_symmetric:
+            features.append(_MeanOfBranches())
+            n_features //= 2
         readout = WindowReadout(n_features, tuple(grid), n_outputs)
         self.body = _FieldBody(nn.Sequential(*features), readout)
         self.head = Gain(n_outputs)
@@ -263,3 +279,28 @@ class FieldEncoderNetwork(FactorisedNetwork):
         """Return the windows."""
         readout: WindowReadout = self.body.readout
         return readout
+
+
+@torch.no_grad()
+def make_point_symmetric(network: FieldEncoderNetwork, **arguments: Any) -> FieldEncoderNetwork:
+    """Return a network whose features stand where the image has them.
+
+    A learned kernel need not be centred: its features may stand a part of a pixel to one side,
+    and windows, which are learned with them, to the other. What the same kernels turned by 180
+    degrees see is moved the other way, so that the mean of both is not moved at all.
+
+    Parameters
+    ----------
+    network : FieldEncoderNetwork
+        Left as it is.
+    **arguments
+        Those that it was made with.
+    """
+    symmetric = type(network)(**arguments, point_symmetric=True)
+    state = network.state_dict()
+    for name, value in state.items():
+        if value.ndim and not name.startswith(("body.readout.", "head.")):
+            turned = value.flip(2, 3) if value.ndim == 4 else value
+            state[name] = torch.cat([value, turned])
+    symmetric.load_state_dict(state)
+    return symmetric.to(next(network.parameters()).device).train(network.training)

@@ -56,7 +56,7 @@ class ImageConv(nn.Conv2d):
     and, unlike zeros, draws no map away from the border.
     """
 
-    def __init__(self, n_in, n_out, kernel_size):
+    def __init__(self, n_in, n_out, kernel_size, groups=1):
         if kernel_size % 2 == 0:
             raise InputError(
                 "kernel_size",
@@ -64,7 +64,9 @@ class ImageConv(nn.Conv2d):
                 got=str(kernel_size),
                 fix="An even kernel moves the image by half a pixel.",
             )
-        super().__init__(n_in, n_out, kernel_size, padding="same", padding_mode="replicate")
+        super().__init__(
+            n_in, n_out, kernel_size, padding="same", padding_mode="replicate", groups=groups
+        )
 
     def forward(self, inputs):
         return super().forward(inputs.unsqueeze(1) if inputs.ndim == 3 else inputs)
@@ -341,12 +343,21 @@ def _as_columns(scaling, weight, axis):
 
 
 def convolutions(
-    image_size, *, n_channels, channels, kernel_sizes, largest_grid, activation, last=None
+    image_size,
+    *,
+    n_channels,
+    channels,
+    kernel_sizes,
+    largest_grid,
+    activation,
+    last=None,
+    n_branches=1,
 ):
     """Return a stem, the layers of a convolutional body behind it, and the shape they end in.
 
     Each convolution is batch-normalised, and pooled by two as long as the grid has more than
-    ``largest_grid`` cells a side. ``last`` is the activation of the last one, if another.
+    ``largest_grid`` cells a side. ``last`` is the activation of the last one, if another. All of
+    it may stand side by side in several branches, which see the same image.
     """
     channels = check_counts("channels", channels)
     kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
@@ -359,9 +370,10 @@ def convolutions(
             got=f"{len(channels)} and {len(kernel_sizes)}",
         )
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    stem = ImageConv(n_channels, channels[0], kernel_sizes[0])
+    widths = [n_branches * n_maps for n_maps in channels]
+    stem = ImageConv(n_channels, widths[0], kernel_sizes[0])
     layers = []
-    for index, n_maps in enumerate(channels):
+    for index, n_maps in enumerate(widths):
         is_last = index + 1 == len(channels)
         layers += _normalised(nn.BatchNorm2d(n_maps), activation)
         if is_last and last is not None:
@@ -370,8 +382,10 @@ def convolutions(
             layers.append(nn.AvgPool2d(2, ceil_mode=True))
             height, width = -(-height // 2), -(-width // 2)
         if not is_last:
-            layers.append(ImageConv(n_maps, channels[index + 1], kernel_sizes[index + 1]))
-    return stem, layers, (channels[-1], height, width)
+            layers.append(
+                ImageConv(n_maps, widths[index + 1], kernel_sizes[index + 1], groups=n_branches)
+            )
+    return stem, layers, (widths[-1], height, width)
 
 
 def _normalised(norm, activation):
