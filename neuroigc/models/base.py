@@ -130,7 +130,7 @@ class NeuralEstimator(Parametrised):
     def _begin(self, network, samples):
         """Prepare a new network for its samples; most need nothing."""
 
-    def _finish(self, network, samples):
+    def _finish(self, network, samples):  # noqa: ARG002 - for those that override it
         """Complete a trained network, before scalings are folded in; most need nothing."""
         return network
 
