@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuroigc._validation import InputError
-from neuroigc.datasets import SubjectData, load_arrays
+from neuroigc.datasets import load_arrays
 
 
 @pytest.fixture
@@ -113,8 +113,6 @@ def test_files_that_are_something_else(samples, tmp_path):
     np.savez(tmp_path / "pickled.npz", responses=np.array({}, object), targets=samples[1])
     with pytest.raises(InputError, match=r"pickled.npz: expected a .npz file of plain arrays"):
         load_arrays(tmp_path / "pickled.npz")
-    with pytest.raises(InputError, match=r"expected a file written by SubjectData.save"):
-        SubjectData.load(tmp_path / "x.npz")
 
 
 def test_boolean_targets_are_binary(samples):
@@ -124,7 +122,6 @@ def test_boolean_targets_are_binary(samples):
     np.testing.assert_array_equal(data.targets, targets)
 
 
-@pytest.mark.parametrize("read", [load_arrays, SubjectData.load])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize(
     "damage",
@@ -140,19 +137,18 @@ def test_boolean_targets_are_binary(samples):
         lambda whole: whole.replace(b"PK\x01\x02-\x03-\x00\x00", b"PK\x01\x02-\x03-\x00\x01"),
     ],
 )
-def test_damaged_files(samples, tmp_path, read, save, damage):
+def test_damaged_files(samples, tmp_path, save, damage):
     path = tmp_path / "x.npz"
     save(path, responses=samples[0], targets=samples[1])
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=f"{path}: expected a .npz file of plain arrays"):
-        read(path)
+        load_arrays(path)
 
 
-@pytest.mark.parametrize("read", [load_arrays, SubjectData.load])
-def test_npy_in_place_of_npz(samples, tmp_path, read):
+def test_npy_in_place_of_npz(samples, tmp_path):
     np.save(tmp_path / "x.npy", samples[0])
     with pytest.raises(InputError, match=r"got a single .npy array. Save named arrays with"):
-        read(tmp_path / "x.npy")
+        load_arrays(tmp_path / "x.npy")
 
 
 def test_archives_of_other_things(tmp_path):
@@ -160,43 +156,3 @@ def test_archives_of_other_things(tmp_path):
         file.writestr("notes.txt", "mine")
     with pytest.raises(InputError, match=r"plain arrays; got also \['notes.txt'\]"):
         load_arrays(tmp_path / "x.npz")
-
-
-def test_subject_data_checks_its_columns():
-    common = {
-        "subject": "01",
-        "image_ids": np.arange(3),
-        "n_repeats": None,
-        "is_test": np.zeros(3, bool),
-        "vertices": {"left": np.arange(2), "right": np.arange(2)},
-        "space": "fsaverage5",
-        "n_surface_vertices": {"left": 9, "right": 9},
-        "n_dropped": {"left": 0, "right": 0},
-    }
-    SubjectData(responses=np.zeros((3, 4), np.float32), **common)
-    with pytest.raises(InputError, match="responses: expected 4 columns, one for each of vertices"):
-        SubjectData(responses=np.zeros((3, 5), np.float32), **common)
-    with pytest.raises(InputError, match="the same number of samples"):
-        SubjectData(responses=np.zeros((4, 4), np.float32), **common)
-
-
-def test_subject_data_of_one_hemisphere(tmp_path):
-    hemispheres = {"left": np.arange(2), "right": np.arange(2)}
-    counts = {"left": 9, "right": 9}
-    data = SubjectData(
-        "01",
-        np.zeros((3, 4), np.float32),
-        np.arange(3),
-        None,
-        np.zeros(3, bool),
-        hemispheres,
-        "fsaverage5",
-        counts,
-        counts,
-    )
-    with np.load(data.save(tmp_path / "x.npz")) as file:
-        arrays = dict(file)
-    del arrays["vertices/right"]
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(InputError, match=r"expected a file written by SubjectData.save"):
-        SubjectData.load(tmp_path / "x.npz")

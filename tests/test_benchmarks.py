@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import bench_attribution
 import bench_calibration
+import bench_prepare
 import bench_prf
 import bench_training
 import benchmark_models
@@ -156,3 +157,15 @@ def test_training_is_measured_and_its_stores_removed(command, column, names, tmp
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row[column] for row in rows] == names
     assert not list(tmp_path.iterdir())
+
+
+def test_preparing_is_timed_measured_and_killed(tmp_path, capsys):
+    path = tmp_path / "measured.json"
+    options = ["--small", "--repeats", "1", "--json", str(path), "--folder", str(tmp_path)]
+    bench_prepare.main(options)
+    assert "share_of_reading" in capsys.readouterr().out
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert {row["what"] for row in measured["rows"]} >= {"prepare", "read, one thread"}
+    assert measured["kills"]["identical"]
+    assert all(row["peak_mib"] > 0 for row in measured["memory"])
+    assert list(tmp_path.iterdir()) == [path]

@@ -20,8 +20,17 @@ from neuroigc.cli.config import load_config
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.stages import run_stage
 from neuroigc.cli.study_data import common_vertices, decoding_samples, load_features
-from neuroigc.datasets import make_study
-from neuroigc.datasets.layouts import write_algonauts
+from neuroigc.datasets import (
+    SubjectData,
+    _paths,
+    load_image_cache,
+    load_nsd,
+    load_nsd_images,
+    make_study,
+)
+from neuroigc.datasets._mgh import open_mgh, read_surface_vector
+from neuroigc.datasets.layouts import write_algonauts, write_betas, write_labels
+from neuroigc.datasets.store import write_array
 from neuroigc.surface import load_atlas, load_mask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -232,12 +241,12 @@ def test_algonauts_layout_gives_the_same_responses(data, tmp_path):
         run_stage(folder, "prepare")
         folders[layout] = folder
     for subject in ("01", "02"):
-        nsd, algonauts = (dict(np.load(f.prepared(subject))) for f in folders.values())
-        shown = ~nsd["is_test"]
-        np.testing.assert_array_equal(nsd["image_ids"][shown], algonauts["image_ids"])
-        np.testing.assert_array_equal(nsd["responses"][shown], algonauts["responses"])
+        nsd, algonauts = (SubjectData.load(f.prepared(subject)) for f in folders.values())
+        shown = ~nsd.is_test
+        np.testing.assert_array_equal(nsd.image_ids[shown], algonauts.image_ids)
+        np.testing.assert_array_equal(nsd.responses[shown], algonauts.responses)
         for side in ("left", "right"):
-            np.testing.assert_array_equal(nsd[f"vertices/{side}"], algonauts[f"vertices/{side}"])
+            np.testing.assert_array_equal(nsd.vertices[side], algonauts.vertices[side])
 
 
 @pytest.mark.parametrize(
@@ -344,8 +353,8 @@ def test_dropping_a_part_leaves_nothing_of_it(copy, study_toml, tmp_path):
     ("name", "stage"),
     [
         ("prepared/features.tsv", "train"),
-        ("prepared/sub-01.npz", "train"),
-        ("prepared/sub-01_images.npy", "attribute"),
+        ("prepared/sub-01/responses.npy", "train"),
+        ("prepared/images/images.npy", "attribute"),
         ("attributions/sub-02_decoding.npz", "roi"),
         ("prf.tsv", "report"),
     ],
@@ -542,11 +551,90 @@ def test_processes_under_torchrun_write_what_one_writes(trained, done):
 
 def test_processes_under_torchrun_say_what_is_wrong_once(trained):
     out = trained()
-    for path in (out / "prepared").glob("sub-02.npz"):
-        path.write_bytes(path.read_bytes()[:99])
+    path = out / "prepared" / "sub-02" / "responses.npy"
+    path.write_bytes(path.read_bytes()[:99])
     run = torchrun("attribute", str(out), "--quiet")
     assert run.returncode != 0
     assert run.stderr.count("neuroigc: ") == 1, run.stderr
-    assert "sub-02.npz" in run.stderr
+    assert "sub-02/responses.npy" in run.stderr
     run = torchrun("attribute", str(out), "--shard", "1/2")
     assert run.stderr.count("--shard: expected a process by itself") == 1
+
+
+# Preparing what was downloaded.
+
+
+def write_full_surface(root, betas_of):
+    """Move a study's data to fsaverage: its first vertices, and nothing at the others."""
+    n_vertices = 163842
+    for subject in (1, 2):
+        for session in (1, 2):
+            values = {}
+            for side in ("left", "right"):
+                where = (root, subject, "fsaverage5", _paths.BETA_VERSION, side, session)
+                fine = np.full((n_vertices, 80), np.nan, np.float32)
+                fine[:10242] = np.asarray(open_mgh(_paths.beta_path(*where))).T
+                values[side] = fine
+            write_betas(betas_of, subject, session, values, space="fsaverage")
+
+
+def test_coarse_studies_can_be_made_of_files_of_fsaverage(data, tmp_path, study_toml, capsys):
+    """As the release has them: betas and masks on fsaverage only."""
+    root = tmp_path / "nsd"
+    shutil.copytree(data, root, ignore=shutil.ignore_patterns("*betas*", "*nsdgeneral*"))
+    write_full_surface(data, root)
+    labels = {}
+    for side, prefix in (("left", "lh"), ("right", "rh")):
+        file = data / f"nsddata/freesurfer/fsaverage5/label/{prefix}.nsdgeneral.mgz"
+        labels[side] = np.r_[read_surface_vector(file), np.ones(163842 - 10242)].astype(int)
+    write_labels(root, "fsaverage", "nsdgeneral", labels, {1: "nsdgeneral"})
+    text = study_toml.read_text().replace(str(data), str(root))
+    text = text.replace("truth = true", 'test_images = "special"\ndtype = "float16"')
+    (tmp_path / "study.toml").write_text(text)
+    arguments = ["prepare", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sub-")]
+    assert len(told) == 2
+    assert "(shown 12 three times, " in told[0]
+    assert "(from 12 images with 3 trials)" in told[0]
+    folder = StudyFolder.open(tmp_path / "out")
+    mask = load_mask(data / "nsddata/freesurfer/fsaverage5/label/{hemi}.nsdgeneral.mgz")
+    expected = load_nsd(data, 1, space="fsaverage5", mask=mask)
+    prepared = SubjectData.load(folder.prepared("01"))
+    np.testing.assert_array_equal(prepared.responses, expected.responses.astype(np.float16))
+    np.testing.assert_array_equal(prepared.vertices["right"], expected.vertices["right"])
+    np.testing.assert_array_equal(prepared.is_test, expected.is_test)
+    images, ids = load_image_cache(folder.images)
+    np.testing.assert_array_equal(ids, expected.image_ids)
+    np.testing.assert_array_equal(images, load_nsd_images(data, ids, size=24))
+    before = {path: path.stat().st_mtime_ns for path in folder.images.parent.rglob("*.*")}
+    assert main([*arguments, "--resume"]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_what_a_killed_preparation_left_is_used(study_toml, done, tmp_path, monkeypatch):
+    out, written = tmp_path / "out", []
+
+    def killed(path, array):
+        if path.name.startswith("session"):
+            if len(written) == 3 and not written.count("again"):
+                raise KeyboardInterrupt
+            written.append(path.stem)
+        write_array(path, array)
+
+    monkeypatch.setattr("neuroigc.datasets.preparation.write_array", killed)
+    arguments = ["prepare", str(study_toml), "--out", str(out), "--quiet"]
+    assert main(arguments) == 2
+    written.append("again")
+    assert main([*arguments, "--resume"]) == 0
+    assert written == ["session01", "session02", "session01", "again", "session02"]
+    prepared = done / "prepared"
+    for path in prepared.rglob("*.npy"):
+        assert (out / "prepared" / path.relative_to(prepared)).read_bytes() == path.read_bytes()
+
+
+def test_a_surface_without_atlases_is_told_at_once(study_toml, tmp_path, capsys):
+    path = tmp_path / "study.toml"
+    path.write_text(study_toml.read_text().replace('"fsaverage5"', '"nativesurface"'))
+    assert main(["prepare", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "[data] space: expected one of 'fsaverage5', 'fsaverage6'" in message(capsys)

@@ -90,3 +90,40 @@ def test_bad_tables_get_one_clear_error(text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"expected a readable TOML file; got .*No such file"):
         load_config(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("sessions = 3", "sessions", 3),
+        ("sessions = [1, 4]", "sessions", (1, 4)),
+        ('test_images = "special"', "test_images", "special"),
+        ("test_images = [0, 72999]", "test_images", (0, 72999)),
+        ('dtype = "float16"', "dtype", "float16"),
+    ],
+)
+def test_what_is_prepared_can_be_chosen(tmp_path, line, name, value):
+    config = parse_config(MINIMAL.replace("[decoding]", f"{line}\n[decoding]"), base=tmp_path)
+    assert getattr(config.data, name) == value
+    (tmp_path / "study.toml").write_text(dump_config(config, tmp_path))
+    assert load_config(tmp_path / "study.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sessions = 0", "sessions: expected 1 or more, or a list; got 0"),
+        ("sessions = []", "sessions: expected different whole numbers from 1 up; got none"),
+        ("sessions = [1, 1]", "sessions: expected different whole numbers from 1 up; got 1, 1"),
+        ("sessions = [1.5]", "sessions: expected a list of whole numbers"),
+        ("sessions = [true]", "sessions: expected a list of whole numbers"),
+        ('test_images = "all"', "test_images: expected 'shared', 'special' or a list of image"),
+        ("test_images = [-1]", "test_images: expected different whole numbers from 0 up; got -1"),
+        ("test_images = 3", "test_images: expected a value of type str; got 3"),
+        ('dtype = "int8"', "dtype: expected one of 'float32', 'float16'; got 'int8'"),
+        ('layout = "algonauts"\ntest_images = [3]', "test_images: expected nothing: Algonauts"),
+    ],
+)
+def test_what_cannot_be_prepared_is_told(line, message):
+    with pytest.raises(InputError, match=message):
+        parse_config(MINIMAL.replace("[decoding]", f"{line}\n[decoding]"))

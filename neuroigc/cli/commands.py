@@ -157,7 +157,8 @@ def _prepare(options):
     from neuroigc.cli.stages import run_stage
 
     folder = StudyFolder.create(options.out, load_config(options.study), resume=options.resume)
-    run_stage(folder, "prepare", progress=not options.quiet)
+    if not (options.resume and folder.is_done("prepare")):
+        run_stage(folder, "prepare", progress=not options.quiet)
 
 
 def _stage(options):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from neuroigc._validation import InputError, check_choice
 
+RESPONSE_DTYPES = ("float32", "float16")
+
 __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 
 
@@ -20,8 +22,11 @@ __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 class DataConfig:
     """Where the data are and which part of them is used.
 
-    ``mask`` is the name of a label, a path with {hemi}, or "all"; by default nsdgeneral. With
-    ``truth`` the data are invented and the truth lies beside them.
+    ``mask`` is the name of a label, a path with {hemi}, or "all"; by default nsdgeneral.
+    ``sessions`` are the first so many, or those of a list; by default all there are.
+    ``test_images`` are "shared", "special" (shown three times to all subjects) or a list of
+    0-based numbers; ``dtype`` is that of the responses on disk. With ``truth`` the data are
+    invented and the truth lies beside them.
     """
 
     root: str
@@ -29,8 +34,10 @@ class DataConfig:
     layout: str = "nsd"
     space: str = "fsaverage"
     beta_version: str = "betas_fithrf_GLMdenoise_RR"
-    sessions: int | None = None
+    sessions: int | tuple[int, ...] | None = None
     mask: str | None = None
+    test_images: str | tuple[int, ...] = "shared"
+    dtype: str = "float32"
     extent_deg: float = 8.4
     test_fraction: float = 0.1
     truth: bool = False
@@ -123,6 +130,7 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
             fix="Add `[decoding]` to decode image features from the vertices.",
         )
     check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts"))
+    check_choice(f"{where} [data] dtype", config.data.dtype, RESPONSE_DTYPES)
     _check_values(config, where)
     for subject in config.encoding.subjects if config.encoding else ():
         check_choice(f"{where} [encoding] subjects", subject, config.data.subjects)
@@ -138,6 +146,8 @@ def _check_values(config, where):
         ("[data] subjects", data.subjects, len(data.subjects) > 0, "at least one subject"),
         ("[data] subjects", data.subjects, named, "two digits for each, such as '01'"),
         ("[data] subjects", data.subjects, _differ(data.subjects), "every subject once"),
+        *_numbers("[data] sessions", data.sessions, 1),
+        *_numbers("[data] test_images", data.test_images, 0),
         ("[data] extent_deg", data.extent_deg, data.extent_deg > 0, "more than 0 degrees"),
         ("[data] test_fraction", data.test_fraction, 0 <= data.test_fraction < 1, "0 to below 1"),
     ]
@@ -145,6 +155,10 @@ def _check_values(config, where):
         for name in ("mask", "sessions"):
             value = getattr(data, name)
             checks.append((f"[data] {name}", value, value is None, "nothing: Algonauts has none"))
+        own = data.test_images
+        checks.append(
+            ("[data] test_images", own, own == "shared", "nothing: Algonauts has its own")
+        )
     if decoding:
         checks += [
             ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
@@ -178,6 +192,17 @@ def _check_values(config, where):
         if not is_right:
             got = ", ".join(map(repr, value)) or "none" if isinstance(value, tuple) else repr(value)
             raise InputError(f"{where} {argument}", expected=expected, got=got)
+
+
+def _numbers(name, value, least):
+    """Return the checks of a setting that is a list of numbers, one number or a word."""
+    if isinstance(value, tuple):
+        right = len(value) > 0 and min(value) >= least and _differ(value)
+        return [(name, value, right, f"different whole numbers from {least} up")]
+    if isinstance(value, str):
+        right = value in ("shared", "special")
+        return [(name, value, right, "'shared', 'special' or a list of image numbers")]
+    return [(name, value, value is None or value >= least, f"{least} or more, or a list")]
 
 
 def _differ(names):
@@ -246,14 +271,18 @@ def _build(cls, table, where):
 
 def _convert(hint, value, where):
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    hint = next(option for option in options if option is not type(None))
+    options = [option for option in options if option is not type(None)]
+    lists = [option for option in options if typing.get_origin(option) is tuple]
+    hint = lists[0] if lists and isinstance(value, list) else options[0]
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise InputError(where, expected="a table", got=type(value).__name__)
         return _build(hint, value, where)
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            raise InputError(where, expected="a list of strings", got=repr(value))
+        kind = typing.get_args(hint)[0]
+        if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
+            names = {str: "strings", int: "whole numbers"}
+            raise InputError(where, expected=f"a list of {names[kind]}", got=repr(value))
         return tuple(value)
     if hint == dict[str, list[str]] and isinstance(value, dict):
         return {

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import resource
+import shutil
 import sys
 import time
 import zipfile
@@ -76,12 +77,13 @@ class StudyFolder:
         return path
 
     def prepared(self, subject: str) -> Path:
-        """Responses of one subject."""
-        return self.file("prepared", f"sub-{subject}.npz")
+        """Folder of one subject's responses."""
+        return self.file("prepared", f"sub-{subject}")
 
-    def images(self, subject: str) -> Path:
-        """Grey images that one subject saw, at the encoder's size."""
-        return self.file("prepared", f"sub-{subject}_images.npy")
+    @property
+    def images(self) -> Path:
+        """Folder of the grey images that subjects with an encoder saw, at its size."""
+        return self.file("prepared", "images")
 
     @property
     def features(self) -> Path:
@@ -243,7 +245,9 @@ class StudyFolder:
             patterns = (f"shards/*_{part}.npz", f"sums/*_job-{number}-*of{size}.npz")
         for pattern in patterns:
             for path in self.path.glob(pattern):
-                if path.is_file():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
                     path.unlink()
 
     def _write_marker(self, stage, record):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroigc._validation import InputError
+from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.config import RoiConfig, StudyConfig
 
 __all__ = ["AlgonautsSource", "NsdSource", "open_source"]
@@ -32,21 +32,36 @@ class NsdSource:
         self.data = config.data
         self.root = Path(config.data.root)
         self._mask = None
+        _check_template(self.data.space)
 
-    def load(self, subject: str, *, progress: bool = False):
-        """Return `SubjectData` of one subject inside the mask."""
-        from neuroigc.datasets import load_nsd
+    def check(self, subject: str):
+        """Return the plan of one subject inside the mask, every file of which was checked."""
+        from neuroigc.datasets.preparation import open_nsd
 
-        sessions = self.data.sessions
-        return load_nsd(
+        sessions, test_images = self.data.sessions, self.data.test_images
+        return open_nsd(
             self.root,
             subject,
             space=self.data.space,
             beta_version=self.data.beta_version,
-            sessions=None if sessions is None else range(1, sessions + 1),
+            sessions=range(1, sessions + 1) if isinstance(sessions, int) else sessions,
             mask=self.mask(),
-            progress=progress,
+            test_images=test_images if isinstance(test_images, str) else list(test_images),
         )
+
+    def prepare(
+        self,
+        subject: str,
+        folder: Path,
+        *,
+        keep: bool,  # noqa: ARG002 - what lies in the folder says itself what it was made from
+        progress: bool = False,
+    ):
+        """Return `SubjectData` of one subject, prepared in a folder."""
+        from neuroigc.datasets.preparation import prepare_opened
+
+        plan = self.check(subject)
+        return prepare_opened(plan, folder, dtype=self.data.dtype, progress=progress)
 
     def images(
         self,
@@ -62,15 +77,17 @@ class NsdSource:
 
     def mask(self):
         """Return the vertices to use, a dict of hemisphere to bool array, or None for all."""
+        from neuroigc.surface import nest
         from neuroigc.surface.files import hemisphere_paths, read_labels
 
         if self.data.mask == "all":
             return None
         if self._mask is None:
-            path = self._label_path(self.data.space, self.data.mask or "nsdgeneral")
-            self._mask = {
-                side: read_labels(file)[0] > 0 for side, file in hemisphere_paths(path).items()
-            }
+            space, path = self._group_labels(self.data.mask or "nsdgeneral")
+            labels = {side: read_labels(file)[0] for side, file in hemisphere_paths(path).items()}
+            if space != self.data.space:
+                labels = {side: nest(v, space, self.data.space) for side, v in labels.items()}
+            self._mask = {side: values > 0 for side, values in labels.items()}
         return self._mask
 
     def atlas(self, subject: str, rois: RoiConfig):
@@ -83,21 +100,30 @@ class NsdSource:
         from neuroigc.surface.files import read_labels
 
         own = self._label_path(f"subj{subject}", name)
-        group = self._label_path(self.data.space, name)
-        first = Path(str(own).replace("{hemi}", "lh"))
-        if not first.exists():
-            return load_atlas(group)
-        n_labels, n_vertices = len(read_labels(first)[0]), get_space(self.data.space).n_vertices
+        group_space, group = self._group_labels(name)
+        n_vertices = get_space(self.data.space).n_vertices
+        if not _first(own).exists():
+            return _nested(load_atlas(group), group_space, self.data.space)
+        n_labels = len(read_labels(_first(own))[0])
         if n_labels == n_vertices:
             return load_atlas(own)
-        if Path(str(group).replace("{hemi}", "lh")).exists():
-            return load_atlas(group)
+        if _first(group).exists():
+            return _nested(load_atlas(group), group_space, self.data.space)
         raise InputError(
             f"[rois] atlases {name!r}",
             expected=f"labels on {self.data.space}, {n_vertices} a hemisphere",
-            got=f"{n_labels} in {first}, on the subject's own surface",
+            got=f"{n_labels} in {_first(own)}, on the subject's own surface",
             fix="Resample them, and give the path of the result with {hemi} and {subject} in it.",
         )
+
+    def _group_labels(self, name):
+        """Return the space and the path of a template's labels; fsaverage's nest."""
+        path, finest = self._label_path(self.data.space, name), "fsaverage"
+        if not _first(path).exists() and self.data.space.startswith(finest):
+            finer = self._label_path(finest, name)
+            if _first(finer).exists():
+                return finest, finer
+        return self.data.space, path
 
     def _label_path(self, owner, name):
         if "{hemi}" in name:
@@ -110,12 +136,18 @@ class AlgonautsSource:
 
     def __init__(self, config: StudyConfig) -> None:
         self.root = Path(config.data.root)
+        self.dtype = config.data.dtype
 
-    def load(self, subject: str, *, progress: bool = False):  # noqa: ARG002 - it is quick
-        """Return `SubjectData` of one subject's challenge vertices."""
-        from neuroigc.datasets import load_algonauts
+    def check(self, subject: str) -> None:
+        """Do nothing: files are checked as they are read, which is quick."""
 
-        return load_algonauts(self.root, subject)
+    def prepare(self, subject: str, folder: Path, *, keep: bool, progress: bool = False):  # noqa: ARG002
+        """Return `SubjectData` of one subject's challenge vertices, prepared in a folder."""
+        from neuroigc.datasets import SubjectData, load_algonauts
+
+        if not (keep and (folder / "subject.json").exists()):
+            load_algonauts(self.root, subject).save(folder, dtype=self.dtype)
+        return SubjectData.load(folder)
 
     def images(self, subject: str, image_ids: np.ndarray, *, size: int | None = None) -> np.ndarray:
         """Return grey images (n_images, size, size) in 0-1 that the subject saw."""
@@ -134,6 +166,22 @@ class AlgonautsSource:
             labels, table = load_algonauts_rois(self.root, subject, name)
             atlases.append(Atlas(name, labels, table))
         return _merge(atlases, rois)
+
+
+def _check_template(space):
+    """Raise unless atlases and maps can be had in a space, before its betas are read."""
+    from neuroigc.surface import SPACES
+
+    check_choice("[data] space", space, SPACES)
+
+
+def _first(path):
+    """Return the file of the left hemisphere."""
+    return Path(str(path).replace("{hemi}", "lh"))
+
+
+def _nested(atlas, space, to):
+    return atlas if space == to else atlas.nested(to)
 
 
 def _merge(atlases, rois):

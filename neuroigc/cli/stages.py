@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-import numpy as np
-
-from neuroigc._files import atomic_path
 from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
 from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
+from neuroigc.cli.preparing import describe_subject, write_images
 from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.study_data import decoding_samples, write_features
-from neuroigc.datasets import SubjectData
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
 
@@ -65,34 +62,36 @@ def prepare(folder, *, keep, progress):
     source = open_source(config)
     for subject in config.encoding.subjects if config.encoding else ():
         load_references(config, subject)
+    # So should a missing area or a damaged file of the last subject, hours before its turn.
     for subject in config.data.subjects:
-        path = folder.prepared(subject)
-        if not (keep and path.exists()):
-            source.load(subject, progress=progress).save(path)
-        atlas = source.atlas(subject, config.rois)
-        _check_places(config, subject, SubjectData.load(path), atlas)
-        for layer in atlas.layers:
+        source.check(subject)
+        _check_areas(config, subject, source.atlas(subject, config.rois))
+    for subject in config.data.subjects:
+        data = source.prepare(subject, folder.prepared(subject), keep=keep, progress=progress)
+        _check_space(config, "responses", data.space)
+        if progress:
+            print(describe_subject(data))
+        for layer in source.atlas(subject, config.rois).layers:
             layer.to_gifti(folder.path / "labels", subject=subject)
-    write_features(folder, source)
-    for subject in config.encoding.subjects if config.encoding else ():
-        path = folder.images(subject)
-        if not (keep and path.exists()):
-            image_ids = SubjectData.load(folder.prepared(subject)).image_ids
-            images = source.images(subject, image_ids, size=config.encoding.image_size)
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, images)
+    if not (keep and folder.features.exists()):
+        write_features(folder, source)
+    if config.encoding:
+        write_images(folder, source, progress=progress)
 
 
-def _check_places(config, subject, data, atlas):
-    """Raise if responses, areas and settings do not speak of the same surface and areas."""
-    for what, space in (("responses", data.space), ("areas", atlas.space)):
-        if space != config.data.space:
-            raise InputError(
-                "[data] space", expected=f"{space}, on which the {what} lie", got=config.data.space
-            )
+def _check_areas(config, subject, atlas):
+    """Raise if areas and settings do not speak of the same surface and areas."""
+    _check_space(config, "areas", atlas.space)
     if config.encoding and subject in config.encoding.subjects:
         for area in config.encoding.rois:
             check_choice("[encoding] rois", area, atlas.names)
+
+
+def _check_space(config, what, space):
+    if space != config.data.space:
+        raise InputError(
+            "[data] space", expected=f"{space}, on which the {what} lie", got=config.data.space
+        )
 
 
 def train(folder, *, keep, progress):

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from neuroigc._files import atomic_path
-from neuroigc._validation import InputError, check_same_length
+from neuroigc._validation import InputError
+from neuroigc.cli.preparing import image_owners
 from neuroigc.cli.sources import open_source
-from neuroigc.datasets import StackedRows, SubjectData, image_statistics
+from neuroigc.datasets import StackedRows, SubjectData, image_statistics, load_image_cache
 from neuroigc.stats import noise_ceiling
 from neuroigc.surface.bids import bids_label
 from neuroigc.surface.spaces import HEMISPHERES
@@ -92,8 +93,6 @@ def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples
     part = folder.config.encoding
     data = SubjectData.load(folder.prepared(subject))
     images = encoding_images(folder, subject)
-    with folder.reading("prepare", folder.images(subject)):
-        check_same_length(images=images, responses=data.responses)
     rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
     names = _names_of_areas(folder, subject, data.vertices)
     kept = np.isin(names, part.rois) | part.elsewhere
@@ -122,9 +121,17 @@ def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples
 
 
 def encoding_images(folder, subject: str) -> np.ndarray:
-    """Return all images that a subject saw, at the encoder's size, as a memory map."""
-    with folder.reading("prepare", folder.images(subject)):
-        return np.load(folder.images(subject), mmap_mode="r")
+    """Return all images that a subject saw, at the encoder's size."""
+    images, image_ids = load_image_cache(folder.images)
+    own = SubjectData.load(folder.prepared(subject)).image_ids
+    if not np.isin(own, image_ids).all():
+        raise InputError(
+            str(folder.images),
+            expected=f"every image that subject {subject} saw",
+            got=f"{len(image_ids)} others",
+            fix="Run `neuroigc prepare` again.",
+        )
+    return images[np.searchsorted(image_ids, own)]
 
 
 def _names_of_areas(folder, subject, vertices):
@@ -180,10 +187,9 @@ def write_features(folder, source) -> None:
     ``test_fraction``; all by image, so that no repeat of a test image is trained on.
     """
     config = folder.config
-    owner, is_test = {}, set()
+    owner, is_test = image_owners(folder, config.data.subjects), set()
     for subject in config.data.subjects:
         data = SubjectData.load(folder.prepared(subject))
-        owner.update(dict.fromkeys(data.image_ids.tolist(), subject))
         is_test.update(data.image_ids[data.is_test].tolist())
     image_ids = np.array(sorted(owner))
     others = np.array([i for i in image_ids if i not in is_test], dtype=int)

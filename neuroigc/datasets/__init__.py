@@ -7,12 +7,15 @@ from neuroigc.datasets.algonauts import (
     load_algonauts_images,
     load_algonauts_rois,
 )
-from neuroigc.datasets.arrays import ArrayData, SubjectData, load_arrays
+from neuroigc.datasets.arrays import ArrayData, load_arrays
+from neuroigc.datasets.image_cache import load_image_cache, prepare_nsd_images
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
 from neuroigc.datasets.nsd import load_nsd
+from neuroigc.datasets.preparation import prepare_nsd
 from neuroigc.datasets.rows import StackedRows
 from neuroigc.datasets.stimuli import image_statistics, load_nsd_images, prepare_image
+from neuroigc.datasets.subjects import SubjectData
 
 __all__ = [
     "ArrayData",
@@ -24,12 +27,15 @@ __all__ = [
     "load_algonauts_images",
     "load_algonauts_rois",
     "load_arrays",
+    "load_image_cache",
     "load_manifest",
     "load_mnist",
     "load_nsd",
     "load_nsd_images",
     "make_study",
     "prepare_image",
+    "prepare_nsd",
+    "prepare_nsd_images",
     "verify",
 ]
 

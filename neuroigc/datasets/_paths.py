@@ -10,10 +10,12 @@ from neuroigc._validation import InputError
 
 __all__ = [
     "BETA_VERSION",
+    "NATIVE",
     "PREFIXES",
     "SURFACE_VERTICES",
     "beta_folder",
     "beta_path",
+    "beta_suffix",
     "design_path",
     "label_folder",
     "ncsnr_path",
@@ -24,6 +26,8 @@ __all__ = [
 
 PREFIXES = {"left": "lh", "right": "rh"}
 SURFACE_VERTICES = {"fsaverage": 163842, "fsaverage6": 40962, "fsaverage5": 10242}
+# What lies on a subject's own surface, and how its betas are kept.
+NATIVE, NATIVE_SUFFIX = "nativesurface", ".hdf5"
 BETA_VERSION = "betas_fithrf_GLMdenoise_RR"
 
 StrPath = str | os.PathLike[str]
@@ -47,8 +51,13 @@ def beta_path(
     root: StrPath, subject: int | str, space: str, beta_version: str, hemisphere: str, session: int
 ) -> Path:
     """Return the file with one session's betas of one hemisphere."""
-    name = f"{PREFIXES[hemisphere]}.betas_session{session:02d}.mgh"
+    name = f"{PREFIXES[hemisphere]}.betas_session{session:02d}{beta_suffix(space)}"
     return beta_folder(root, subject, space, beta_version) / name
+
+
+def beta_suffix(space: str) -> str:
+    """Return how the names of files with betas end in a space."""
+    return NATIVE_SUFFIX if space == NATIVE else ".mgh"
 
 
 def ncsnr_path(

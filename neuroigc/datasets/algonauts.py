@@ -18,8 +18,9 @@ import numpy.typing as npt
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath, subject_label
-from neuroigc.datasets.arrays import SubjectData, whole_numbers
+from neuroigc.datasets.arrays import whole_numbers
 from neuroigc.datasets.stimuli import prepare_image
+from neuroigc.datasets.subjects import SubjectData
 
 __all__ = ["load_algonauts", "load_algonauts_images", "load_algonauts_rois"]
 

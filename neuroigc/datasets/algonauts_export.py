@@ -13,8 +13,8 @@ from neuroigc._files import atomic_path, make_output_folder
 from neuroigc.datasets import _paths
 from neuroigc.datasets._mgh import read_surface_vector
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, StrPath
-from neuroigc.datasets.arrays import SubjectData
 from neuroigc.datasets.nsd import load_nsd
+from neuroigc.datasets.subjects import SubjectData
 
 __all__ = ["write_algonauts"]
 

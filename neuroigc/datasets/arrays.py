@@ -1,8 +1,7 @@
-"""What readers hand over: plain arrays, with what is needed to know what they are."""
+"""Anyone's arrays, checked and put together."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tokenize
 import zipfile
@@ -10,19 +9,15 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError, check_same_length
 
-__all__ = ["ArrayData", "SubjectData", "load_arrays", "read_npz", "whole_numbers"]
+__all__ = ["ArrayData", "load_arrays", "read_npz", "whole_numbers"]
 
 GROUP_PREFIX = "groups/"
-HEMISPHERES = ("left", "right")
-SIDED = ("vertices", "n_surface_vertices", "n_dropped")
 # What damaged files make numpy and zipfile raise.
 NPZ_ERRORS = (
     OSError,
@@ -34,102 +29,6 @@ NPZ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-@dataclass(frozen=True)
-class SubjectData:
-    """Responses of one subject to images, one row per image.
-
-    Parameters
-    ----------
-    subject : str
-        Two-digit label, as "01".
-    responses : array of shape (n_images, n_vertices), float32
-        z-scored per session and vertex, averaged over the repeats of an image. Columns are the
-        left hemisphere's kept vertices, then the right's.
-    image_ids : array of shape (n_images,), int64
-        0-based numbers of the images, ascending and unique.
-    n_repeats : array of shape (n_images,), int64, or None
-        How often each image was shown; None if the release does not say.
-    is_test : array of shape (n_images,), bool
-        True for images kept for testing.
-    vertices : dict of "left" and "right" to array of int
-        Where the columns lie on the surface.
-    space : str
-        Name of the surface, as "fsaverage".
-    n_surface_vertices, n_dropped : dict of "left" and "right" to int
-        Vertices of the whole surface; vertices asked for that were invalid (not finite, or without
-        variance) in any session and were kept out.
-    noise_ceiling : array of shape (n_vertices,), float32, or None
-        Share of variance (0 to 1) of the test images' averages that a perfect model can explain.
-    ncsnr : array of shape (n_vertices,), float32, or None
-        Signal SD over noise SD of single trials.
-    """
-
-    subject: str
-    responses: npt.NDArray[np.float32]
-    image_ids: npt.NDArray[np.int64]
-    n_repeats: npt.NDArray[np.int64] | None
-    is_test: npt.NDArray[np.bool_]
-    vertices: dict[str, npt.NDArray[np.int64]]
-    space: str
-    n_surface_vertices: dict[str, int]
-    n_dropped: dict[str, int]
-    noise_ceiling: npt.NDArray[np.float32] | None = None
-    ncsnr: npt.NDArray[np.float32] | None = None
-
-    def __post_init__(self) -> None:
-        check_same_length(
-            responses=self.responses,
-            image_ids=self.image_ids,
-            n_repeats=self.n_repeats,
-            is_test=self.is_test,
-        )
-        n_columns = sum(len(self.vertices[hemisphere]) for hemisphere in HEMISPHERES)
-        for name in ("responses", "noise_ceiling", "ncsnr"):
-            values = getattr(self, name)
-            if values is not None and values.shape[-1] != n_columns:
-                raise InputError(
-                    name,
-                    expected=f"{n_columns} columns, one for each of vertices",
-                    got=f"{values.shape[-1]}",
-                )
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one ``.npz`` file."""
-        path = Path(path)
-        make_output_folder(path.parent, "path")
-        arrays = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, dict):
-                arrays |= {f"{field.name}/{side}": np.asarray(value[side]) for side in HEMISPHERES}
-            elif value is not None:
-                arrays[field.name] = np.asarray(value)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        return path
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SubjectData:
-        """Read what :meth:`save` wrote."""
-        arrays = read_npz(path)
-        values: dict[str, Any] = {}
-        for name, array in arrays.items():
-            field, _, side = name.partition("/")
-            value = array.item() if array.ndim == 0 else array
-            if side:
-                values.setdefault(field, {})[side] = value
-            else:
-                values[field] = value
-        fields = {field.name for field in dataclasses.fields(cls)}
-        optional = {"n_repeats", "noise_ceiling", "ncsnr"}
-        sided = {f"{name}/{side}" for name in SIDED for side in HEMISPHERES}
-        if not (fields - optional <= values.keys() <= fields and sided <= arrays.keys()):
-            raise InputError(
-                str(path), expected="a file written by SubjectData.save", got=f"{sorted(arrays)}"
-            )
-        return cls(**(dict.fromkeys(optional) | values))
 
 
 @dataclass(frozen=True)

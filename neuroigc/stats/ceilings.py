@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from neuroigc._ceilings import explainable_share, ncsnr_from_noise
 from neuroigc._validation import InputError
 
 __all__ = ["correlation_ceiling", "ncsnr_from_trials", "noise_ceiling", "reaches_ceiling"]
@@ -42,9 +43,7 @@ def ncsnr_from_trials(trials: ArrayLike) -> np.ndarray:
             expected="an array (n_images, n_trials, n_vertices) with two trials or more",
             got=f"shape {trials.shape}",
         )
-    noise = trials.var(axis=1, ddof=1, dtype=np.float64).mean(axis=0)
-    with np.errstate(divide="ignore"):
-        return np.sqrt(np.maximum(0.0, 1.0 - noise) / noise)
+    return ncsnr_from_noise(trials.var(axis=1, ddof=1, dtype=np.float64).mean(axis=0))
 
 
 def noise_ceiling(ncsnr: ArrayLike, *, n_repeats: ArrayLike = 1) -> np.ndarray:
@@ -76,9 +75,7 @@ def noise_ceiling(ncsnr: ArrayLike, *, n_repeats: ArrayLike = 1) -> np.ndarray:
         raise InputError(
             "n_repeats", expected="at least one trial per image", got=f"{n_repeats.tolist()}"[:80]
         )
-    noise = (1 / n_repeats).mean()
-    with np.errstate(divide="ignore"):
-        return 1 / (1 + noise / ncsnr**2)
+    return explainable_share(ncsnr, n_repeats)
 
 
 def correlation_ceiling(noise_ceiling: ArrayLike) -> np.ndarray:

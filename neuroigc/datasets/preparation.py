@@ -1,0 +1,198 @@
+"""A subject of NSD, from the release's files to a store on disk, in little memory.
+
+Two phases, each made of files that are either whole or not there, so that work that was cut short
+goes on where it stopped and ends in the same bytes: first every session's standardised trials, in a
+hidden folder inside the store; then averages over repeats, image by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._ceilings import ncsnr_from_noise
+from neuroigc._files import make_output_folder
+from neuroigc._progress import track
+from neuroigc._validation import InputError, check_choice
+from neuroigc.datasets._paths import BETA_VERSION, StrPath
+from neuroigc.datasets._release import Mask, NsdSubject, open_nsd
+from neuroigc.datasets._work import begin_work, check_settings, end_work
+from neuroigc.datasets.store import reopen_store, write_array, writing_array
+from neuroigc.datasets.subjects import KIND, RESPONSE_DTYPES, SubjectData, write_rest
+
+__all__ = ["prepare_nsd", "prepare_opened"]
+
+CEILING_TRIALS = 3
+
+
+def prepare_nsd(
+    root: StrPath,
+    subject: int | str,
+    folder: StrPath,
+    *,
+    space: str = "fsaverage",
+    beta_version: str = BETA_VERSION,
+    sessions: Sequence[int] | None = None,
+    mask: Mask | None = None,
+    test_images: str | npt.ArrayLike = "shared",
+    dtype: str = "float32",
+    progress: bool = False,
+) -> SubjectData:
+    """Prepare one subject's responses to images on disk, in bounded memory.
+
+    The numbers are those of :func:`neuroigc.datasets.load_nsd`. What was interrupted, even
+    killed, goes on with the same call and ends in the same bytes; what is done is not done
+    again. Of memory it takes two sessions at the vertices asked for (0.23 GB with NSD's
+    ``nsdgeneral``, 2 GB without a mask), of disk, until it is done, all sessions.
+
+    Parameters
+    ----------
+    root, subject, space, beta_version, sessions, mask, test_images, progress
+        As in :func:`neuroigc.datasets.load_nsd`.
+    folder : path
+        Made if need be; :meth:`SubjectData.load` reads it.
+    dtype : "float32" or "float16"
+        Of the responses on disk.
+
+    Returns
+    -------
+    SubjectData
+        Its responses are a memory map. Where the release's files of ``ncsnr`` are missing, it is
+        estimated from the images with three trials: of their standardised trials
+        ``v^2`` is the mean over images of the unbiased variance, and
+        ``ncsnr = sqrt(max(0, 1 - v^2)) / v``. Without such an image it stays None.
+
+    Raises
+    ------
+    InputError
+        As :func:`neuroigc.datasets.load_nsd`; also if the folder holds what was prepared, or
+        begun, with other settings or from other files.
+    """
+    plan = open_nsd(
+        root,
+        subject,
+        space=space,
+        beta_version=beta_version,
+        sessions=sessions,
+        mask=mask,
+        test_images=test_images,
+    )
+    return prepare_opened(plan, folder, dtype=dtype, progress=progress)
+
+
+def prepare_opened(
+    plan: NsdSubject, folder: StrPath, *, dtype: str = "float32", progress: bool = False
+) -> SubjectData:
+    """Prepare what :func:`open_nsd` checked, as :func:`prepare_nsd`."""
+    check_choice("dtype", dtype, RESPONSE_DTYPES)
+    folder = make_output_folder(folder, "folder")
+    settings = plan.settings(dtype)
+    if (data := _finished(folder, settings)) is None:
+        work = begin_work(folder, settings)
+        reopen_store(folder, KIND)
+        _write_sessions(plan, work, progress)
+        with _Trials(plan, work) as trials:
+            valid = trials.valid_columns()
+            kept = plan.valid_columns(valid)
+            path = folder / "responses.npy"
+            ncsnr, origin = _write_averages(plan, trials, kept, path, dtype, progress)
+        responses = np.load(path, mmap_mode="r", allow_pickle=False)
+        made = plan.subject_data(responses, valid, ncsnr, ncsnr_from=origin)
+        write_rest(made, folder)
+        data = SubjectData.load(folder)
+    end_work(folder)
+    return data
+
+
+def _finished(folder: Path, settings: dict[str, Any]) -> SubjectData | None:
+    """Return what was prepared before; None if it is not whole, and has to be made again."""
+    try:
+        data = SubjectData.load(folder)
+    except InputError:
+        return None
+    check_settings(folder, (data.provenance or {}).get("settings"), settings)
+    return data
+
+
+def _session_path(work: Path, session: int) -> Path:
+    return work / f"session{session:02d}.npy"
+
+
+def _write_sessions(plan: NsdSubject, work: Path, progress: bool) -> None:
+    missing = [session for session in plan.files if not _session_path(work, session).exists()]
+    for session, betas in plan.read(missing, progress=progress):
+        write_array(_session_path(work, session), betas)
+        del betas
+
+
+class _Trials:
+    """The standardised trials of all sessions, read row by row: maps would keep their pages."""
+
+    def __init__(self, plan: NsdSubject, work: Path) -> None:
+        self._stack, self._plan = ExitStack(), plan
+        paths = [_session_path(work, session) for session in plan.files]
+        self._files = [self._stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+        self._header_bytes = paths[0].stat().st_size - 4 * plan.n_trials * plan.n_columns
+
+    def __enter__(self) -> _Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self, trial: int, out: npt.NDArray[np.float32]) -> None:
+        """Read one trial, counted through all sessions, into ``out`` (n_columns,)."""
+        session, row = divmod(trial, self._plan.n_trials)
+        self._files[session].seek(self._header_bytes + row * out.nbytes)
+        self._files[session].readinto(out.data.cast("B"))
+
+    def valid_columns(self) -> dict[int, npt.NDArray[np.bool_]]:
+        """Return the columns that are valid in each session: others are NaN on all its trials."""
+        valid, first = {}, np.empty(self._plan.n_columns, dtype=np.float32)
+        for number, session in enumerate(self._plan.files):
+            self.read(number * self._plan.n_trials, first)
+            valid[session] = np.isfinite(first)
+        return valid
+
+
+def _write_averages(
+    plan: NsdSubject,
+    trials: _Trials,
+    kept: npt.NDArray[np.bool_],
+    path: Path,
+    dtype: str,
+    progress: bool,
+) -> tuple[npt.NDArray[np.float32] | None, str]:
+    """Write averages over repeats; return the signal-to-noise ratio and where it comes from."""
+    columns = np.flatnonzero(kept)
+    # All trials, image by image, and those of each image as they came.
+    order = np.argsort(np.concatenate(list(plan.rows.values())), kind="stable")
+    by_image = np.split(order, np.cumsum(plan.n_repeats)[:-1])
+    # One image at a time stays in the processor's cache.
+    betas = np.empty((plan.n_repeats.max(), plan.n_columns), dtype=np.float32)
+    noise, n_of_noise = np.zeros(plan.n_columns), 0
+    with writing_array(path, (len(by_image), len(columns)), dtype) as out:
+        label = f"subj{plan.subject} averages"
+        for own in track(by_image, show=progress, label=label):
+            for trial, row in zip(own, betas, strict=False):
+                trials.read(int(trial), row)
+            average = betas[0].copy()
+            for row in betas[1 : len(own)]:
+                average += row
+            average /= np.float32(len(own))
+            out.write(average[columns].astype(dtype, copy=False).data)
+            if plan.ncsnr is None and len(own) == CEILING_TRIALS:
+                for row in betas[:CEILING_TRIALS]:
+                    row -= average
+                    row *= row
+                    noise += row
+                n_of_noise += 1
+    if plan.ncsnr is not None or not n_of_noise:
+        return plan.ncsnr, "the release"
+    noise /= n_of_noise * (CEILING_TRIALS - 1)
+    return ncsnr_from_noise(noise).astype(np.float32), f"{n_of_noise} images with 3 trials"

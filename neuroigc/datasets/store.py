@@ -1,0 +1,194 @@
+"""A folder of plain arrays and one description, which says when they are whole.
+
+``<name>.npy`` for each array, and last ``subject.json`` or whatever kind of store it is: without
+it, or where a file is not what it says, nothing is read. Large arrays stay on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._files import atomic_path
+from neuroigc._validation import InputError
+
+__all__ = [
+    "close_store",
+    "describe_array",
+    "read_description",
+    "read_store",
+    "reopen_store",
+    "write_array",
+    "writing_array",
+]
+
+FORMAT_VERSION = 1
+BLOCK_BYTES = 2**25
+AGAIN = "Prepare it again."
+# What damaged headers make numpy raise; a pickle is a ValueError.
+NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, KeyError, TypeError)
+
+
+def reopen_store(folder: Path, kind: str) -> None:
+    """Say that a store is not whole from here on."""
+    (folder / f"{kind}.json").unlink(missing_ok=True)
+
+
+def _format(kind: str) -> dict[str, Any]:
+    return {"format": f"neuroigc {kind}", "format_version": FORMAT_VERSION}
+
+
+@contextmanager
+def writing_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Iterator[BinaryIO]:
+    """Yield a file to which the rows of an array are written, one after the other.
+
+    The ``.npy`` file is there when the block ends well, and whole.
+    """
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            yield file
+        array_header(temporary)  # as many rows as promised
+
+
+def write_array(path: Path, array: np.ndarray, dtype: npt.DTypeLike = None) -> None:
+    """Write an array as ``.npy``, converted block by block."""
+    with writing_array(path, array.shape, dtype or array.dtype) as file:
+        rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+        for start in range(0, len(array), rows):
+            block = np.ascontiguousarray(array[start : start + rows], dtype or array.dtype)
+            file.write(block.data.cast("B") if block.size else b"")
+
+
+def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype of a ``.npy`` file that is whole and holds plain numbers."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version {version} of the format")
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            n_bytes = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    except NPY_ERRORS as error:
+        raise InputError(
+            str(path), expected="a .npy file", got=f"{error or type(error).__name__}", fix=AGAIN
+        ) from error
+    if dtype.hasobject or is_fortran:
+        raise InputError(
+            str(path), expected="a .npy file of plain numbers", got=f"{dtype}", fix=AGAIN
+        )
+    if path.stat().st_size != n_bytes:
+        raise InputError(
+            str(path),
+            expected=f"{n_bytes} bytes, as its header says",
+            got=f"{path.stat().st_size}",
+            fix=AGAIN,
+        )
+    return shape, dtype
+
+
+def describe_array(path: Path) -> dict[str, Any]:
+    """Return what the description says of a file."""
+    shape, dtype = array_header(path)
+    return {"shape": list(shape), "dtype": dtype.str}
+
+
+def close_store(
+    folder: Path, kind: str, names: Iterable[str], description: Mapping[str, Any]
+) -> None:
+    """Describe the arrays in ``folder``, and with that declare it whole."""
+    arrays = {name: describe_array(folder / f"{name}.npy") for name in names}
+    content = {**_format(kind), **description, "arrays": arrays}
+    with atomic_path(folder / f"{kind}.json") as temporary:
+        text = json.dumps(content, indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_description(folder: Path, kind: str) -> dict[str, Any]:
+    """Read the description of a store.
+
+    Raises
+    ------
+    InputError
+        If there is none, as when writing was cut short, or it is damaged or of another kind.
+    """
+    path, expected = folder / f"{kind}.json", f"a folder with a {kind}.json, written last"
+    if not folder.is_dir():
+        got = f"{folder}, a file" if folder.exists() else f"nothing at {folder}"
+        raise InputError(str(folder), expected=expected, got=got, fix=AGAIN)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            str(folder),
+            expected=expected,
+            got=f"one without {path.name}, not finished",
+            fix=AGAIN,
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            str(path), expected="a whole JSON file", got=f"{error}", fix=AGAIN
+        ) from error
+    if not (isinstance(content, dict) and content.items() >= _format(kind).items()):
+        raise InputError(
+            str(path), expected=f"a JSON object with {_format(kind)}", got="another", fix=AGAIN
+        )
+    if not isinstance(content.get("arrays"), dict):
+        raise InputError(str(path), expected="the key 'arrays'", got="none", fix=AGAIN)
+    return content
+
+
+def read_store(
+    folder: Path, kind: str, *, mapped: str, required: set[str], optional: set[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the arrays of a store and its description, and check one against the other.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : str
+        Whose description, as "subject".
+    mapped : str
+        The array that stays on disk, as a read-only memory map.
+    required, optional : set of str
+        Names of arrays that there must be, and may be.
+
+    Returns
+    -------
+    arrays : dict of str to array
+    description : dict
+
+    Raises
+    ------
+    InputError
+        For each kind of damage one: no folder, no description, arrays missing, truncated,
+        pickled, or of another shape or type than described.
+    """
+    description = read_description(folder, kind)
+    described = description["arrays"]
+    if not required <= described.keys() <= required | optional:
+        raise InputError(
+            str(folder / f"{kind}.json"),
+            expected=f"the arrays {sorted(required)}, and at most {sorted(optional)} besides",
+            got=f"{sorted(described)}",
+            fix=AGAIN,
+        )
+    arrays = {}
+    for name, said in described.items():
+        path = folder / f"{name}.npy"
+        if not path.is_file():
+            raise InputError(
+                str(folder), expected=f"{path.name}, as its description says", got="none", fix=AGAIN
+            )
+        if (found := describe_array(path)) != said:
+            raise InputError(str(path), expected=f"{said}, as described", got=f"{found}", fix=AGAIN)
+        mode = "r" if name == mapped else None
+        arrays[name] = np.load(path, mmap_mode=mode, allow_pickle=False)
+    return arrays, description
