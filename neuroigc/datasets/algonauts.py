@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import struct
-import tokenize
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._array_files import open_npy
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath, subject_label
@@ -266,10 +266,7 @@ def _read_png(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _open_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    try:
-        data = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:
-        raise InputError(str(path), expected="a whole .npy file", got=f"{error}") from error
+    data = open_npy(path)
     if shape is not None and data.shape != shape:
         raise InputError(
             str(path),

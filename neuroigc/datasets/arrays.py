@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._array_files import read_npz
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError, check_same_length
 
-__all__ = ["ArrayData", "SubjectData", "load_arrays", "read_npz", "whole_numbers"]
+__all__ = ["ArrayData", "SubjectData", "load_arrays", "whole_numbers"]
 
 GROUP_PREFIX = "groups/"
 HEMISPHERES = ("left", "right")
 SIDED = ("vertices", "n_surface_vertices", "n_dropped")
-# What damaged files make numpy and zipfile raise.
-NPZ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -248,29 +235,6 @@ def load_arrays(
         name: _check_group(name, group, n_features) for name, group in (groups or {}).items()
     }
     return ArrayData(responses, targets, conditions, checked or None, image_ids, is_test)
-
-
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read all arrays of a ``.npz`` file, unless it is damaged or something else."""
-    try:
-        with Path(path).open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except NPZ_ERRORS as error:
-        raise InputError(
-            str(path), expected="a .npz file of plain arrays", got=f"{error}"
-        ) from error
-    if isinstance(loaded, np.ndarray):
-        raise InputError(
-            str(path),
-            expected="a .npz file of plain arrays",
-            got="a single .npy array",
-            fix="Save named arrays with numpy.savez.",
-        )
-    strange = sorted(name for name, array in arrays.items() if not isinstance(array, np.ndarray))
-    if strange:
-        raise InputError(str(path), expected="a .npz file of plain arrays", got=f"also {strange}")
-    return arrays
 
 
 def whole_numbers(
