@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._files import reading
+from neuroigc._mgh import (
+    HEADER_BYTES,
+    check_believable,
+    check_mgh_length,
+    read_mgh,
+    read_mgh_header,
+)
 from neuroigc._validation import InputError
 
 __all__ = ["open_mgh", "read_surface_vector"]
-
-HEADER_BYTES = 284
-# FreeSurfer's type codes; everything is big-endian.
-DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}
 
 
 def open_mgh(path: Path) -> np.memmap:
@@ -34,45 +37,26 @@ def open_mgh(path: Path) -> np.memmap:
     Raises
     ------
     InputError
-        If the file is no MGH file of surface data, or shorter than its header says.
+        If the file is no MGH file of surface data, or not as long as its header says.
     """
-    with path.open("rb") as file:
-        head = file.read(24)
-    if len(head) < 24 or struct.unpack(">i", head[:4]) != (1,):
-        raise InputError(str(path), expected="an MGH file", got=f"one that begins {head[:4]!r}")
-    *shape, n_frames, code = struct.unpack(">5i", head[4:])
-    n_vertices = max(shape)
-    if sorted(shape)[:2] != [1, 1] or n_frames < 1:
+    header = read_mgh_header(path)
+    *shape, n_frames = header.shape
+    if sorted(shape)[:2] != [1, 1]:
         raise InputError(
             str(path),
             expected="surface data of shape (n_vertices, 1, 1, n_frames)",
-            got=f"shape {(*shape, n_frames)}",
+            got=f"shape {header.shape}",
         )
-    if code not in DTYPES:
-        raise InputError(str(path), expected=f"an MGH type of {list(DTYPES)}", got=f"type {code}")
-    dtype = np.dtype(DTYPES[code])
-    expected = HEADER_BYTES + n_vertices * n_frames * dtype.itemsize
-    actual = path.stat().st_size
-    if actual < expected:
-        raise InputError(
-            str(path),
-            expected=f"at least {expected} bytes, as its header says",
-            got=f"{actual} bytes",
-            fix="The file is truncated; obtain it again.",
-        )
-    return np.memmap(path, dtype, "r", HEADER_BYTES, (n_frames, n_vertices))
+    check_mgh_length(path, header)
+    data = np.memmap(path, header.dtype, "r", HEADER_BYTES, (n_frames, max(shape)))
+    with reading(path, "an MGH file of one type throughout"):
+        check_believable(data[0])
+    return data
 
 
 def read_surface_vector(path: Path) -> npt.NDArray[np.generic]:
     """Read one number per vertex from ``.mgh`` or ``.mgz``; (N, 1, 1) and (1, 1, N) alike."""
-    import nibabel as nib
-
-    if path.suffix == ".mgh":
-        values = np.asarray(open_mgh(path))
-        values = values.astype(values.dtype.newbyteorder("="))
-    else:
-        values = np.asarray(nib.load(path).dataobj)
-    values = values.squeeze()
+    values = read_mgh(path).squeeze()
     if values.ndim != 1:
         raise InputError(str(path), expected="one number per vertex", got=f"shape {values.shape}")
     return values
