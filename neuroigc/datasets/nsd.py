@@ -5,8 +5,6 @@ Allen et al. 2022, Nature Neuroscience 25:116, doi 10.1038/s41593-021-00962-x.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
+from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._mgh import open_mgh, read_surface_vector
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import SubjectData, whole_numbers
@@ -25,19 +24,6 @@ __all__ = ["load_nsd"]
 
 BLOCK_VERTICES = 4096
 BLOCK_TRIALS = 64
-# What damaged files make scipy raise, besides its own error.
-MAT_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
 OBTAIN = "Obtain the file again."
 
 
@@ -158,7 +144,7 @@ class _Design:
         if not path.is_file():
             raise InputError("root", expected=f"a folder with {path}", got="no such file")
         names = ["masterordering", "subjectim", "sharedix"]
-        content = _read_mat(path, [*names, "stimpattern"])
+        content = read_mat(path, [*names, "stimpattern"], fix=OBTAIN)
         missing = [name for name in names if name not in content]
         if missing:
             raise InputError(str(path), expected=f"the variables {names}", got=f"no {missing}")
@@ -215,24 +201,8 @@ class _Design:
         return self.shared_images - 1
 
 
-def _read_mat(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return loadmat(path, variable_names=names)
-    except (*MAT_ERRORS, MatReadError) as error:
-        raise InputError(
-            str(path),
-            expected="a whole MATLAB file, version 7 or before",
-            got=f"{error}",
-            fix=OBTAIN,
-        ) from error
-
-
 def _counting_numbers(name: str, values: np.ndarray) -> npt.NDArray[np.int64]:
     """Return values as integers, all of them 1 or more, as MATLAB counts."""
-    values = np.asarray(values)  # which may be sparse, and then is refused
     numbers = whole_numbers(name, values.ravel(), "whole numbers from 1 up")
     if not len(numbers) or numbers.min() < 1:
         raise InputError(
