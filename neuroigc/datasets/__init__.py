@@ -7,6 +7,7 @@ from neuroigc.datasets.algonauts import (
     load_algonauts_images,
     load_algonauts_rois,
 )
+from neuroigc.datasets.array_folder import save_arrays
 from neuroigc.datasets.arrays import ArrayData, SubjectData, load_arrays
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
@@ -28,6 +29,7 @@ __all__ = [
     "load_nsd_images",
     "make_study",
     "prepare_image",
+    "save_arrays",
     "verify",
 ]
 

@@ -16,10 +16,11 @@ import tomllib
 import zlib
 from dataclasses import dataclass, field, fields
 from importlib.resources.abc import Traversable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal
 
 from neuroigc._validation import InputError, check_choice
+from neuroigc.datasets._paths import StrPath, is_inside
 
 __all__ = ["FileEntry", "FileStatus", "Manifest", "list_manifests", "load_manifest", "verify"]
 
@@ -28,7 +29,6 @@ ACCESS = ("open", "registration", "agreement", "derived", "synthetic")
 # Larger files are hashed only on request.
 SHALLOW_BYTES = 2**26
 
-StrPath = str | os.PathLike[str]
 State = Literal["ok", "missing", "wrong_size", "corrupt", "unverified"]
 
 
@@ -224,7 +224,7 @@ def _expand(path: Traversable, raw: dict[str, Any]) -> list[FileEntry]:
         values = {"path": str(table["path"]), "part": str(table.get("part", ""))}
         for key, value in zip(each, combination, strict=True):
             values = {name: text.replace(f"{{{key}}}", value) for name, text in values.items()}
-        if not _is_inside(values["path"]):
+        if not is_inside(values["path"]):
             raise InputError(
                 str(path),
                 expected="paths that stay inside the root",
@@ -245,19 +245,6 @@ def _values(path: Traversable, value: object) -> list[str]:
         )
     first, last = match.groups()
     return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-
-
-def _is_inside(name: str) -> bool:
-    pure = PurePosixPath(name)
-    windows = PureWindowsPath(name)
-    return not (
-        pure.is_absolute()
-        or windows.drive
-        or windows.root
-        or ".." in pure.parts
-        or "\\" in name
-        or re.search(r"[{}\0]", name)
-    )
 
 
 def _verify_file(entry: FileEntry, root: Path, *, deep: bool) -> FileStatus:
