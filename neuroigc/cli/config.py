@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from neuroigc._files import reading
 from neuroigc._validation import InputError, check_choice
 
 __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
@@ -20,7 +22,8 @@ __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 class DataConfig:
     """Where the data are and which part of them is used.
 
-    ``mask`` is the name of a label, a path with {hemi}, or "all"; by default nsdgeneral. With
+    ``layout`` is "nsd", "algonauts" or "arrays", a folder with a dataset.toml. ``mask`` is the
+    name of a label, a path with {hemi}, or "all"; by default nsdgeneral. With
     ``truth`` the data are invented and the truth lies beside them.
     """
 
@@ -96,10 +99,8 @@ def load_config(path: str | Path) -> StudyConfig:
 
 def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -> StudyConfig:
     """Turn the text of a study file into a `StudyConfig`, naming whatever is wrong with it."""
-    try:
+    with reading(where, "valid TOML", fix=""):
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(where, expected="valid TOML", got=str(error)) from error
     config = _build(StudyConfig, table, where)
     if config.decoding is None and config.encoding is None:
         raise InputError(
@@ -108,7 +109,7 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
             got="neither",
             fix="Add `[decoding]` to decode image features from the vertices.",
         )
-    check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts"))
+    check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts", "arrays"))
     _check_values(config, where)
     for subject in config.encoding.subjects if config.encoding else ():
         check_choice(f"{where} [encoding] subjects", subject, config.data.subjects)
@@ -127,10 +128,16 @@ def _check_values(config, where):
         ("[data] extent_deg", data.extent_deg, data.extent_deg > 0, "more than 0 degrees"),
         ("[data] test_fraction", data.test_fraction, 0 <= data.test_fraction < 1, "0 to below 1"),
     ]
-    if data.layout == "algonauts":
+    for name in ("space", "beta_version"):
+        value = getattr(data, name)
+        named = re.fullmatch(r"\w[\w.-]*", value) is not None
+        checks.append((f"[data] {name}", value, named, "the name of a folder"))
+    if data.layout != "nsd":
         for name in ("mask", "sessions"):
             value = getattr(data, name)
-            checks.append((f"[data] {name}", value, value is None, "nothing: Algonauts has none"))
+            checks.append((f"[data] {name}", value, value is None, "nothing: only NSD has any"))
+    if data.layout == "arrays":
+        checks.append(("[encoding]", "one", not encoding, "none: arrays come without images"))
     if decoding:
         checks += [
             ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
@@ -235,7 +242,10 @@ def _convert(hint, value, where):
             for key, entry in value.items()
         }
     plain = typing.get_origin(hint) or hint
-    if plain is float and type(value) is int:
+    if plain is float and isinstance(value, int | float) and not isinstance(value, bool):
+        # TOML has inf and nan, and whole numbers that no float can hold.
+        if not abs(value) <= 1e300:
+            raise InputError(where, expected="a finite number", got=repr(value)[:40])
         return float(value)
     # bool is an int to Python, not to a reader of the file.
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
