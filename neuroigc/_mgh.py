@@ -19,6 +19,7 @@ __all__ = [
     "MghHeader",
     "check_believable",
     "check_mgh_length",
+    "parse_mgh_header",
     "read_mgh",
     "read_mgh_header",
 ]
@@ -52,7 +53,7 @@ def read_mgh_header(path: Path) -> MghHeader:
         If the file is no MGH file.
     """
     with reading(path, "an MGH file"), path.open("rb") as file:
-        return _parse(file.read(HEADER_BYTES), path)
+        return parse_mgh_header(file.read(HEADER_BYTES), path)
 
 
 def check_mgh_length(path: Path, header: MghHeader) -> None:
@@ -90,7 +91,7 @@ def read_mgh(path: Path) -> npt.NDArray[Any]:
         reading(path, "a whole, readable file"),
         (gzip.open if path.suffix == ".mgz" else open)(path, "rb") as file,
     ):
-        header = _parse(file.read(HEADER_BYTES), path)
+        header = parse_mgh_header(file.read(HEADER_BYTES), path)
         content = file.read(header.data_bytes)
         if len(content) < header.data_bytes:
             raise ValueError(f"{len(content)} bytes of data where it says {header.data_bytes}")
@@ -115,7 +116,8 @@ def check_believable(values: npt.NDArray[Any]) -> None:
             raise ValueError("nothing but numbers below 1e-38, as of a wrong type")
 
 
-def _parse(head: bytes, path: Path) -> MghHeader:
+def parse_mgh_header(head: bytes, path: Path) -> MghHeader:
+    """Return what the first bytes of a file say, which for ``path`` may be unpacked ones."""
     if len(head) < HEADER_BYTES or struct.unpack(">i", head[:4]) != (1,):
         raise ValueError(f"{len(head)} bytes that begin {head[:4]!r}")
     *shape, code = struct.unpack(">5i", head[4:24])
