@@ -165,6 +165,7 @@ def test_hdf5_that_reads_other_files(folder, data, tmp_path_factory):
         ("[groups]", 'target_names = ["a"]\n[groups]', "target_names: expected 2 names"),
         ("[groups]", "[", "a TOML file that says what the arrays are"),
         ("[groups]", "x = " + "[" * 5000, "a TOML file that says what the arrays are"),
+        ("[groups]", "n_arrays = 5\n[groups]", "expected 5 arrays, as its n_arrays says; got 4"),
         ("[groups]", "[vertices]", "vertices: expected those of 'left' and 'right'"),
     ],
 )

@@ -140,5 +140,9 @@ def _read_matrix(body: bytes, order: str, names: Sequence[str]) -> tuple[str, np
     stored = np.dtype(order + STORED[parts[0][0]])
     if len(parts[0][1]) != math.prod(shape) * stored.itemsize:
         raise ValueError(f"{len(parts[0][1])} bytes for {name} of shape {shape}")
-    values = np.frombuffer(parts[0][1], stored).astype(CLASSES[flag_word & 0xFF])
+    numbers = np.frombuffer(parts[0][1], stored)
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = numbers.astype(CLASSES[flag_word & 0xFF])
+    if not np.array_equal(values, numbers, equal_nan=True):
+        raise ValueError(f"numbers of {name} that are not of its class")
     return name, values.reshape(shape, order="F")

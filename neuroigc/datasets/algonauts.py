@@ -173,7 +173,7 @@ def load_algonauts_images(
             got=f"{len(missing)} others, such as {missing[0]}" if missing else "none",
         )
     for row, number in enumerate(wanted):
-        pixels = prepare_image(_read_png(files[number]), size=size, gray=gray)
+        pixels = prepare_image(read_png(files[number]), size=size, gray=gray)
         if images is None:
             images = np.empty((len(wanted), *pixels.shape), dtype=np.float32)
         if pixels.shape != images.shape[1:]:
@@ -250,7 +250,7 @@ def _checked_mask(
     return given
 
 
-def _read_png(path: Path) -> npt.NDArray[np.uint8]:
+def read_png(path: Path) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)

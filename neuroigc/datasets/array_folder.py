@@ -21,7 +21,8 @@
     V1 = "groups.npz:V1"
 
 Only responses and targets are needed. A table in the place of a name holds what is known of an
-array, shape, dtype and sha256 of its numbers, to be compared with what is found.
+array, shape, dtype and sha256 of its numbers, to be compared with what is found; n_arrays says how
+many arrays the file names, lest one that was cut short is taken for whole.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import numpy as np
 from neuroigc._array_files import open_npy, read_npz
 from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError
+from neuroigc.datasets._hdf5 import check_storage
 from neuroigc.datasets._paths import StrPath, path_inside
 from neuroigc.datasets.arrays import ArrayData
 
@@ -63,7 +65,7 @@ def read_folder(path: Path) -> dict[str, Any]:
     """
     with reading(path, "a TOML file that says what the arrays are", fix=""):
         content = tomllib.loads(path.read_text("utf-8"))
-    known = {*ROWS, *TABLES, *TEXTS, "target_names"}
+    known = {*ROWS, *TABLES, *TEXTS, "target_names", "n_arrays"}
     unknown, lacking = sorted(content.keys() - known), sorted(set(ROWS[:2]) - content.keys())
     if unknown or lacking:
         raise InputError(
@@ -87,6 +89,14 @@ def read_folder(path: Path) -> dict[str, Any]:
             data[table] = {
                 name: opened.array(f"{table}.{name}", entry) for name, entry in entries.items()
             }
+    n_arrays = sum(name in data for name in ROWS) + sum(len(data.get(name, ())) for name in TABLES)
+    if content.get("n_arrays", n_arrays) != n_arrays:
+        raise InputError(
+            str(path),
+            expected=f"{content['n_arrays']} arrays, as its n_arrays says",
+            got=str(n_arrays),
+            fix="The file may be cut short; obtain it again.",
+        )
     return data
 
 
@@ -120,10 +130,9 @@ def save_arrays(data: ArrayData, folder: StrPath) -> Path:
         for field in dataclasses.fields(data)
         if field.name in (*TEXTS, "target_names") and (value := getattr(data, field.name))
     ]
-    arrays = [(name, name, getattr(data, name)) for name in ROWS]
-    for name, file, values in arrays:
-        if values is not None:
-            lines.append(f"{name} = {_write(folder, file, values)}")
+    rows = {name: values for name in ROWS if (values := getattr(data, name)) is not None}
+    lines.append(f"n_arrays = {len(rows) + sum(len(getattr(data, t) or ()) for t in TABLES)}")
+    lines += [f"{name} = {_write(folder, name, values)}" for name, values in rows.items()]
     for table in TABLES:
         parts = getattr(data, table)
         if parts:
@@ -246,8 +255,9 @@ def read_hdf5(path: Path, name: str) -> np.ndarray:
         dataset = file.get(name)
         if not isinstance(link, h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
             raise ValueError(f"no dataset of its own, but {sorted(file)[:5]}")
-        if dataset.external or dataset.is_virtual or dataset.file != file:
-            raise ValueError("one whose numbers lie in other files")
+        if dataset.file != file:
+            raise ValueError("one that lies in another file")
         if dataset.dtype.kind not in "biuf":
             raise ValueError(f"numbers of type {dataset.dtype}")
+        check_storage(dataset)
         return np.asarray(dataset[()])

@@ -12,6 +12,7 @@ import numpy as np
 from neuroigc._array_files import open_npy
 from neuroigc._files import reading
 from neuroigc._mgh import check_mgh_length, parse_mgh_header, read_mgh, read_mgh_header
+from neuroigc.datasets._hdf5 import check_storage
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._mgh import open_mgh
@@ -99,7 +100,8 @@ def _hdf5(path, role, shape, dtype, deep):
         if not isinstance(values, h5py.Dataset):
             raise ValueError(f"no dataset {name}, but {sorted(file)[:5]}")
         _compare(values, shape, dtype)
-        return _scan(values) if deep else "header fits"
+        check_storage(values)
+        return _scan(values) if deep else "header and blocks fit"
 
 
 def _mat(path, role, shape, dtype, deep):  # noqa: ARG001

@@ -44,8 +44,9 @@ def read_cifti(path):
     from nibabel.cifti2.cifti2 import Cifti2HeaderError
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
-    errors = (ExpatError, Cifti2HeaderError, ImageFileError, HeaderDataError)
+    errors = (ExpatError, Cifti2HeaderError, ImageFileError, HeaderDataError, WrapStructError)
     with reading(path, "a whole CIFTI-2 file of surface data", also=errors):
         with path.open("rb") as file:
             _check_bytes(path, Nifti2Header.from_fileobj(file, check=False))
