@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -62,11 +63,24 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
                 raise ValueError(f"also {strange}")
             if len(set(names)) < len(names):
                 raise ValueError("a name that comes twice")
+            _check_count(file, len(members))
             for member in members:
                 with archive.open(member) as stream:
                     array = _read_array(stream, member.file_size)
                 arrays[member.filename.removesuffix(".npy")] = array
     return arrays
+
+
+def _check_count(file: IO[bytes], n_members: int) -> None:
+    """Compare the number of members with what the archive ends with.
+
+    One wrong length in the list of members swallows the next of them.
+    """
+    file.seek(-22, os.SEEK_END)
+    tail = file.read()
+    (announced,) = struct.unpack("<H", tail[10:12])
+    if tail[:4] != b"PK\x05\x06" or announced not in (n_members, 0xFFFF):
+        raise ValueError(f"{n_members} arrays, which is not the number that its end tells")
 
 
 def _read_array(stream: IO[bytes], size: int) -> npt.NDArray[Any]:

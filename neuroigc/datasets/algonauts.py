@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from neuroigc._array_files import open_npy
-from neuroigc._files import reading
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath, subject_label
+from neuroigc.datasets._png import read_png
 from neuroigc.datasets.algonauts_rois import challenge_mask
 from neuroigc.datasets.arrays import SubjectData, whole_numbers
 from neuroigc.datasets.stimuli import prepare_image
@@ -248,14 +248,6 @@ def _checked_mask(
             got=f"{given.dtype} of shape {given.shape}",
         )
     return given
-
-
-def read_png(path: Path) -> npt.NDArray[np.uint8]:
-    from PIL import Image
-
-    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-    with reading(path, "a whole PNG file", also=bombs), Image.open(path, formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _open_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -16,6 +16,7 @@ from neuroigc.datasets._hdf5 import check_storage
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._mgh import open_mgh
+from neuroigc.datasets._png import read_png
 
 __all__ = ["inspect_file"]
 
@@ -132,16 +133,13 @@ def _text(path, role, shape, dtype, deep):  # noqa: ARG001
 
 
 def _images(path, role, shape, dtype, deep):  # noqa: ARG001
-    from PIL import Image
-
     files = sorted(path.glob("*.png"))
     if shape and isinstance(shape[0], int) and len(files) != shape[0]:
         raise ValueError(f"{len(files)} images of {shape[0]}")
     if not files:
         raise ValueError("no images")
     for file in files if deep else ():
-        with reading(file, "a whole PNG file"), Image.open(file, formats=["PNG"]) as image:
-            image.load()
+        read_png(file)
     return f"{len(files)} images" + ", each read whole" * deep
 
 

@@ -135,7 +135,12 @@ def read_labels(path):
     labels = as_labels(read_map(path), str(path))
     table = None
     if path.name.endswith((".gii", ".gii.gz")):
-        table = read_gifti(path).labeltable.get_labels_as_dict() or None
+        entries = read_gifti(path).labeltable
+        table = entries.get_labels_as_dict() or None
+        if table is not None and len(table) < len(entries.labels):
+            raise InputError(
+                str(path), expected="every label once", got="a label with two names, or none"
+            )
     return without_background(labels, table)
 
 
