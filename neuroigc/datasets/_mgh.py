@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +18,25 @@ from neuroigc._mgh import (
 )
 from neuroigc._validation import InputError
 
-__all__ = ["open_mgh", "read_surface_vector"]
+__all__ = ["mgh_layout", "open_mgh", "read_surface_vector"]
 
 
-def open_mgh(path: Path) -> np.memmap:
-    """Map an uncompressed ``.mgh`` file of surface data without reading it.
+class MghLayout(NamedTuple):
+    """What the header of an MGH file of surface data says; frames are contiguous in the file."""
+
+    n_frames: int
+    n_vertices: int
+    dtype: np.dtype[np.generic]
+
+
+def mgh_layout(path: Path) -> MghLayout:
+    """Read the header of an uncompressed ``.mgh`` file of surface data.
 
     Parameters
     ----------
     path : Path
         File of shape (n_vertices, 1, 1, n_frames), or with the vertices on another of the first
         three axes.
-
-    Returns
-    -------
-    memmap of shape (n_frames, n_vertices)
-        Frames are contiguous in the file.
 
     Raises
     ------
@@ -48,7 +52,23 @@ def open_mgh(path: Path) -> np.memmap:
             got=f"shape {header.shape}",
         )
     check_mgh_length(path, header)
-    data = np.memmap(path, header.dtype, "r", HEADER_BYTES, (n_frames, max(shape)))
+    return MghLayout(n_frames, max(shape), header.dtype)
+
+
+def open_mgh(path: Path) -> np.memmap:
+    """Map an uncompressed ``.mgh`` file of surface data without reading it.
+
+    Returns
+    -------
+    memmap of shape (n_frames, n_vertices)
+
+    Raises
+    ------
+    InputError
+        As :func:`mgh_layout`; also if the first frame is of another type than the header says.
+    """
+    n_frames, n_vertices, dtype = mgh_layout(path)
+    data = np.memmap(path, dtype, "r", HEADER_BYTES, (n_frames, n_vertices))
     with reading(path, "an MGH file of one type throughout"):
         check_believable(data[0])
     return data
