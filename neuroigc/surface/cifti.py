@@ -87,6 +87,8 @@ def _expand(values, brain):
 
 def _check_bytes(path, header):
     """Raise unless the header's numbers and the file's length agree, and nothing is rescaled."""
+    if header["magic"] != b"n+2":
+        raise ValueError(f"a file of the kind {header['magic']!r}")
     shape = [int(n) for n in header["dim"][1:]]
     if int(header["dim"][0]) != 6 or min(shape) < 1 or shape[:4] != [1, 1, 1, 1] or shape[6] != 1:
         raise ValueError(f"shape {shape}")
