@@ -94,3 +94,23 @@ def test_files_that_do_not_add_up(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.mat: expected a whole MATLAB file"):
         read_mat(path, ["m"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda c: c[:-1] + bytes([c[-1] ^ 1]), lambda c: c[:-4], lambda c: c + b"more"],
+    ids=["another checksum", "no checksum", "bytes behind it"],
+)
+def test_compressed_elements_are_read_to_their_checksum(tmp_path, damage):
+    whole = by_hand("<")
+    packed = zlib.compress(whole[128:])
+    path = tmp_path / "x.mat"
+
+    def write(content):
+        path.write_bytes(whole[:128] + struct.pack("<2I", 15, len(content)) + content)
+
+    write(packed)
+    np.testing.assert_array_equal(read_mat(path, ["m"])["m"], [[0, 2, 4], [1, 3, 5]])
+    write(damage(packed))
+    with pytest.raises(InputError, match=r"x\.mat: expected a whole MATLAB file"):
+        read_mat(path, ["m"])

@@ -222,6 +222,17 @@ def test_damaged_annotations(annotation, damage, message):
         read_annotation(path)
 
 
+def test_a_colour_that_no_area_has(annotation):
+    """Its own reader takes it for the next area's."""
+    path, *_ = annotation
+    content = bytearray(path.read_bytes())
+    content[8:12] = struct.pack(">i", 1)
+    path.write_bytes(content)
+    assert read_annot(path)[0][0] >= 0
+    with pytest.raises(InputError, match="1 colours that no area has, such as 1"):
+        read_annotation(path)
+
+
 # CIFTI-2.
 
 
@@ -303,6 +314,22 @@ def test_cifti_headers_that_lie(tmp_path, brain, rng, place, code, value):
     content[place : place + struct.calcsize(code)] = struct.pack(code, value)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.dscalar\.nii: expected a whole CIFTI-2 file"):
+        read_surface_data(path)
+
+
+def test_cifti_data_that_begin_elsewhere(tmp_path, brain, rng):
+    path = tmp_path / "x.dscalar.nii"
+    values = rng.normal(size=(1, len(brain))).astype(np.float32)
+    cifti2.Cifti2Image(values, (cifti2.ScalarAxis(["a"]), brain)).to_filename(path)
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack("<q", content[168:176])
+    content[168:176] = struct.pack("<q", start - 16)  # four numbers earlier, and all are moved
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"bytes where its header says"):
+        read_surface_data(path)
+    content[168:176] = struct.pack("<q", start)
+    path.write_bytes(content + bytes(4))
+    with pytest.raises(InputError, match=r"bytes where its header says"):
         read_surface_data(path)
 
 
