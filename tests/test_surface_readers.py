@@ -323,8 +323,8 @@ def test_cifti_data_that_begin_elsewhere(tmp_path, brain, rng):
     cifti2.Cifti2Image(values, (cifti2.ScalarAxis(["a"]), brain)).to_filename(path)
     content = bytearray(path.read_bytes())
     (start,) = struct.unpack("<q", content[168:176])
-    content[168:176] = struct.pack("<q", start - 16)  # four numbers earlier, and all are moved
-    path.write_bytes(content)
+    content[168:176] = struct.pack("<q", start + 16)  # four numbers later, and all are moved
+    path.write_bytes(content + bytes(16))
     with pytest.raises(InputError, match=r"bytes where its header says"):
         read_surface_data(path)
     content[168:176] = struct.pack("<q", start)
