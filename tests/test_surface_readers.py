@@ -325,11 +325,11 @@ def test_cifti_data_that_begin_elsewhere(tmp_path, brain, rng):
     (start,) = struct.unpack("<q", content[168:176])
     content[168:176] = struct.pack("<q", start + 16)  # four numbers later, and all are moved
     path.write_bytes(content + bytes(16))
-    with pytest.raises(InputError, match=r"bytes where its header says"):
+    with pytest.raises(InputError, match=r"x\.dscalar\.nii: expected a whole CIFTI-2 file"):
         read_surface_data(path)
     content[168:176] = struct.pack("<q", start)
     path.write_bytes(content + bytes(4))
-    with pytest.raises(InputError, match=r"bytes where its header says"):
+    with pytest.raises(InputError, match="bytes where its header says"):
         read_surface_data(path)
 
 
