@@ -30,6 +30,7 @@ from neuroigc.attribution.checkpoint import load_state, save_state
 from neuroigc.attribution.result_folder import MAPS
 from neuroigc.cli.config import load_config
 from neuroigc.datasets import SubjectData, load_arrays, load_manifest, load_mnist, save_arrays
+from neuroigc.datasets._hdf5 import read_datasets
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._mgh import open_mgh
@@ -40,6 +41,7 @@ from neuroigc.models.checkpoints import load_checkpoint, save_checkpoint
 from neuroigc.prf import PRFResult
 from neuroigc.surface import SurfaceMap, load_atlas
 from neuroigc.surface.annotations import read_annotation
+from neuroigc.surface.atlas import check_named
 from neuroigc.surface.cifti import read_cifti
 from neuroigc.surface.files import read_labels, write_label_gifti
 from neuroigc.surface.tables import read_color_table
@@ -306,6 +308,51 @@ def _make_hdf5_folder(folder, rng):
     (folder / "dataset.toml").write_text("\n".join(lines))
 
 
+# Where set, every HDF5 file is read by a process of its own, as outside of tests.
+apart = False
+
+
+def _read_hdf5_folder(folder):
+    if apart:
+        return load_arrays(folder)
+    arrays = read_datasets(folder / "x.h5", list(_arrays(np.random.default_rng(0))))
+    return load_arrays(**arrays)
+
+
+def known(data, n=N):
+    """Refuse another surface, as SurfaceMap, Atlas and load_nsd do by its number of vertices."""
+    parts = data.values() if isinstance(data, dict) else [data]
+    sizes = {part.shape[-1] for part in parts}
+    if sizes != {n}:
+        raise InputError("data", expected=f"{n} vertices", got=str(sizes))
+
+
+def _read_map(folder):
+    values = read_map(folder / "x.mgh")
+    known(values)
+    return values
+
+
+def _read_labels(name):
+    def read(folder):
+        labels, table = read_labels(folder / name)
+        known(labels)
+        if table is not None:
+            check_named(name, labels, table)
+        return labels, table
+
+    return read
+
+
+def _read_cifti(name):
+    def read(folder):
+        data, names, tables = read_cifti(folder / name)
+        known(data)
+        return data, names, tables
+
+    return read
+
+
 def _make_stimuli(folder, rng):
     write_stimuli(folder, rng.integers(0, 256, size=(4, 8, 8, 3), dtype=np.uint8))
 
@@ -437,10 +484,8 @@ CASES = {
     "MGH, betas mapped": Case(
         _mgh("x.mgh", (N, 1, 1, T)), lambda folder: np.array(open_mgh(folder / "x.mgh"))
     ),
-    "MGH, a map": Case(_mgh("x.mgh", (N, 1, 1)), lambda folder: read_map(folder / "x.mgh")),
-    "MGH, int32": Case(
-        _mgh("x.mgh", (N, 1, 1), np.int32), lambda folder: read_labels(folder / "x.mgh")
-    ),
+    "MGH, a map": Case(_mgh("x.mgh", (N, 1, 1)), _read_map),
+    "MGH, int32": Case(_mgh("x.mgh", (N, 1, 1), np.int32), _read_labels("x.mgh")),
     "MGZ, maps": Case(
         _mgh("x.mgz", (1, 1, T, N)), lambda folder: read_maps(folder / "x.mgz"), checked=True
     ),
@@ -475,14 +520,10 @@ CASES = {
     "GIFTI, ASCII": Case(
         _make_gifti("GIFTI_ENCODING_ASCII"), lambda folder: read_maps(folder / "x.gii")
     ),
-    "GIFTI, labels": Case(_make_label_gifti, lambda folder: read_labels(folder / "x.label.gii")),
+    "GIFTI, labels": Case(_make_label_gifti, _read_labels("x.label.gii")),
     "GIFTI with sidecar": Case(_make_map, lambda folder: SurfaceMap.load(folder / MAP), text=True),
-    "CIFTI-2, scalars": Case(
-        _make_dscalar, lambda folder: read_cifti(folder / "x.dscalar.nii"), reach=4
-    ),
-    "CIFTI-2, labels": Case(
-        _make_dlabel, lambda folder: read_cifti(folder / "x.dlabel.nii"), reach=2
-    ),
+    "CIFTI-2, scalars": Case(_make_dscalar, _read_cifti("x.dscalar.nii"), reach=4),
+    "CIFTI-2, labels": Case(_make_dlabel, _read_cifti("x.dlabel.nii"), reach=2),
     "manifest": Case(
         _text("tiny.toml", MANIFEST), lambda folder: load_manifest("tiny", folder=folder), text=True
     ),
@@ -491,7 +532,7 @@ CASES = {
     ),
     "arrays, dataset.toml": Case(_make_folder, load_arrays, files="*.toml", text=True),
     "arrays, its files": Case(_make_folder, load_arrays, files="*.npy", checked=True),
-    "HDF5, arrays": Case(_make_hdf5_folder, load_arrays, files="*.h5"),
+    "HDF5, arrays": Case(_make_hdf5_folder, _read_hdf5_folder, files="*.h5"),
     "HDF5, stimuli": Case(
         _make_stimuli,
         lambda folder: load_nsd_images(folder, np.arange(4)),

@@ -10,7 +10,8 @@ from PIL import Image
 
 from neuroigc._mgh import read_mgh
 from neuroigc._validation import InputError
-from neuroigc.datasets._hdf5 import check_storage
+from neuroigc.datasets import _hdf5
+from neuroigc.datasets._hdf5 import check_storage, read_hdf5
 from neuroigc.datasets._mgh import open_mgh
 from neuroigc.datasets._png import read_png
 
@@ -96,6 +97,38 @@ def test_blocks_in_the_same_place(tmp_path):
         assert (file["x"][:10] == file["x"][10:]).all()
         with pytest.raises(ValueError, match="overlap"):
             check_storage(file["x"])
+
+
+def test_whole_datasets_are_read_by_another_process(tmp_path):
+    values = np.arange(6.0).reshape(2, 3)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a"], file["g/b"] = values, values[0] > 1
+    read = read_hdf5(tmp_path / "x.h5", ["/a", "g/b"])
+    np.testing.assert_array_equal(read["/a"], values)
+    np.testing.assert_array_equal(read["g/b"], [False, False, True])
+    assert sorted(read) == ["/a", "g/b"]
+    with pytest.raises(InputError, match=r"x\.h5: expected .* c; got no dataset of its own, but"):
+        read_hdf5(tmp_path / "x.h5", ["a", "c"])
+    with pytest.raises(InputError, match=r"y\.h5: expected an HDF5 file with the dataset a"):
+        read_hdf5(tmp_path / "y.h5", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("kill -SEGV $$", "one at which its reader crashed"),
+        ("while :; do :; done", "one that was not read within 0 seconds"),
+    ],
+)
+def test_crashes_and_endless_loops_of_that_process(tmp_path, monkeypatch, script, message):
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    (tmp_path / "x.h5").write_bytes(b"")
+    monkeypatch.setattr(_hdf5.sys, "executable", str(path))
+    monkeypatch.setattr(_hdf5, "START_SECONDS", 0.3)
+    with pytest.raises(InputError, match=f"x.h5: expected an HDF5 file .*; got {message}"):
+        read_hdf5(tmp_path / "x.h5", ["a"])
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ import numpy as np
 from neuroigc._array_files import open_npy, read_npz
 from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError
-from neuroigc.datasets._hdf5 import check_storage
+from neuroigc.datasets._hdf5 import read_hdf5
 from neuroigc.datasets._paths import StrPath, path_inside
 from neuroigc.datasets.arrays import ArrayData
 
@@ -80,7 +80,7 @@ def read_folder(path: Path) -> dict[str, Any]:
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     ):
         raise InputError(f"{path}: target_names", expected="a list of names", got=repr(names))
-    opened = _Files(path)
+    opened = _Files(path, content)
     data = {name: content[name] for name in (*TEXTS, "target_names") if name in content}
     data |= {name: opened.array(name, content[name]) for name in ROWS if name in content}
     for table in TABLES:
@@ -180,9 +180,13 @@ def _expect(path: Path, name: str, value: Any, kind: type, expected: str) -> Any
 class _Files:
     """The files that one ``dataset.toml`` names; archives are read once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path = path
         self.archives: dict[Path, dict[str, np.ndarray]] = {}
+        tables = [content[name] for name in TABLES if isinstance(content.get(name), dict)]
+        entries = [content.get(name) for name in ROWS] + [e for t in tables for e in t.values()]
+        places = [entry.get("file") if isinstance(entry, dict) else entry for entry in entries]
+        self.places = [place.partition(":") for place in places if isinstance(place, str)]
 
     def array(self, name: str, entry: Any) -> np.ndarray:
         """Return the array that an entry stands for."""
@@ -223,7 +227,7 @@ class _Files:
         if file.endswith(".npz") and inner:
             return lambda path: self._member(argument, path, inner)
         if file.endswith(HDF5_ENDINGS) and inner:
-            return lambda path: read_hdf5(path, inner)
+            return lambda path: self._dataset(path, file, inner)
         raise InputError(
             argument,
             expected='"x.npy", "x.npz:name" or "x.h5:/name"',
@@ -239,25 +243,8 @@ class _Files:
             )
         return self.archives[path][inner]
 
-
-def read_hdf5(path: Path, name: str) -> np.ndarray:
-    """Read one dataset of plain numbers, of axes as h5py has them (MATLAB's come reversed).
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged, has no such dataset, or that lies in other files.
-    """
-    import h5py
-
-    with reading(path, f"an HDF5 file with the dataset {name}"), h5py.File(path, "r") as file:
-        link = file.get(name, getlink=True)
-        dataset = file.get(name)
-        if not isinstance(link, h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
-            raise ValueError(f"no dataset of its own, but {sorted(file)[:5]}")
-        if dataset.file != file:
-            raise ValueError("one that lies in another file")
-        if dataset.dtype.kind not in "biuf":
-            raise ValueError(f"numbers of type {dataset.dtype}")
-        check_storage(dataset)
-        return np.asarray(dataset[()])
+    def _dataset(self, path: Path, file: str, inner: str) -> np.ndarray:
+        if path not in self.archives:
+            names = [name for other, _, name in self.places if other == file]
+            self.archives[path] = read_hdf5(path, names)
+        return self.archives[path][inner]

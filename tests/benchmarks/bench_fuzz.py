@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fuzzing
 from benchmark_output import environment, print_environment, print_table
 
+from neuroigc._progress import track
+
 SECONDS = 20
 CRASHED, HUNG = "crash", "hang"
 
@@ -34,7 +36,7 @@ CRASHED, HUNG = "crash", "hang"
 def work(name: str, seed: int, first: int, last: int, pipe: Connection) -> None:
     """Send the number of each mutation before it is read, and its verdict after."""
     warnings.simplefilter("ignore")
-    case = fuzzing.CASES[name]
+    case, fuzzing.apart = fuzzing.CASES[name], True
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         case.make(folder, np.random.default_rng(seed))
@@ -96,8 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write what was counted to this file")
     options = parser.parse_args(arguments)
     print_environment()
+    names = options.readers or list(fuzzing.CASES)
     rows = [
-        fuzz(name, options.mutations, options.seed) for name in options.readers or fuzzing.CASES
+        fuzz(name, options.mutations, options.seed)
+        for name in track(names, show=True, label="readers", total=len(names))
     ]
     sums = {
         key: sum(row[key] for row in rows) for key in rows[0] if key not in ("reader", "faults")
