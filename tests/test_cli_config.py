@@ -76,8 +76,24 @@ def test_references_count_from_the_file_and_move_with_the_study(tmp_path):
         (MINIMAL + "[rois.merge]\nV1 = [1, 2]\n", "merge V1: expected a list of strings"),
         (
             MINIMAL.replace("[decoding]", 'layout = "algonauts"\nsessions = 7\n[decoding]'),
-            "sessions: expected nothing: Algonauts has none; got 7",
+            "sessions: expected nothing: only NSD has any; got 7",
         ),
+        (MINIMAL.replace("[decoding]", "extent_deg = inf\n[decoding]"), "a finite number; got inf"),
+        (MINIMAL.replace("[decoding]", "extent_deg = nan\n[decoding]"), "a finite number; got nan"),
+        (MINIMAL + f"tolerance = 1{'0' * 400}\n", "a finite number; got 1000"),
+        (
+            MINIMAL.replace("[decoding]", "space = '../..'\n[decoding]"),
+            "space: .* name of a folder",
+        ),
+        (
+            MINIMAL.replace("[decoding]", "beta_version = 'a/../..'\n[decoding]"),
+            "beta_version: expected the name of a folder",
+        ),
+        (
+            MINIMAL.replace("[decoding]", "layout = 'arrays'\n[encoding]\nsubjects = ['01']\n"),
+            "encoding.: expected none: arrays come without images",
+        ),
+        ("a = " + "[" * 5000, "expected valid TOML"),
         ('data = "x"\n[decoding]\n', "data: expected a table; got str"),
         (MINIMAL.replace('["01"]', '["../x"]'), "subjects: expected two digits"),
     ],

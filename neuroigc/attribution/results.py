@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._array_files import read_npz
+from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError, check_choice, check_count
 from neuroigc.attribution.intervals import (
     GroupData,
@@ -77,21 +77,20 @@ class _Result:
         InputError
             If the file is no result of this kind, or not a whole one.
         """
+        folder = Path(path) if Path(path).is_dir() else None
         try:
-            # Opened here, because numpy leaves a damaged file open.
-            folder = Path(path) if Path(path).is_dir() else None
-            with (Path(path) if folder is None else folder / REST).open("rb") as stream:
-                file = np.load(stream, allow_pickle=False)
-                if isinstance(file, np.ndarray):
-                    raise ValueError("a single array")
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(Path(path) if folder is None else folder / REST)
             if folder is not None:
                 there = [name for name in MAPS if (folder / f"{name}.npy").exists()]
                 arrays |= {name: mapped(folder, name) for name in there}
-            settings = json.loads(str(arrays.get("settings", "{}")))
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            with reading(path, "JSON"):
+                settings = json.loads(str(arrays.get("settings", "{}")))
+        except InputError as error:
             raise InputError(
-                "path", expected=f"a saved {cls.__name__}", got=f"{path} ({error})"
+                "path",
+                expected=f"a saved {cls.__name__}",
+                got=f"{path} ({error.got})",
+                fix=error.fix,
             ) from error
         if str(arrays.pop("kind", "")) != cls.__name__:
             raise InputError(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from neuroigc._files import reading
 from neuroigc._validation import InputError, check_choice
 
 RESPONSE_DTYPES = ("float32", "float16")
@@ -22,11 +24,11 @@ __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 class DataConfig:
     """Where the data are and which part of them is used.
 
-    ``mask`` is the name of a label, a path with {hemi}, or "all"; by default nsdgeneral.
-    ``sessions`` are the first so many, or those of a list; by default all there are.
-    ``test_images`` are "shared", "special" (shown three times to all subjects) or a list of
-    0-based numbers; ``dtype`` is that of the responses on disk. With ``truth`` the data are
-    invented and the truth lies beside them.
+    ``layout`` is "nsd", "algonauts" or "arrays", a folder with a dataset.toml. ``mask`` is the
+    name of a label, a path with {hemi}, or "all"; by default nsdgeneral. ``sessions`` are the
+    first so many, or those of a list; by default all there are. ``test_images`` are "shared",
+    "special" (shown three times to all subjects) or a list of 0-based numbers; ``dtype`` is that
+    of the responses on disk. With ``truth`` the data are invented and the truth lies beside them.
     """
 
     root: str
@@ -117,10 +119,8 @@ def load_config(path: str | Path) -> StudyConfig:
 
 def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -> StudyConfig:
     """Turn the text of a study file into a `StudyConfig`, naming whatever is wrong with it."""
-    try:
+    with reading(where, "valid TOML", fix=""):
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(where, expected="valid TOML", got=str(error)) from error
     config = _build(StudyConfig, table, where)
     if config.decoding is None and config.encoding is None:
         raise InputError(
@@ -129,7 +129,7 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
             got="neither",
             fix="Add `[decoding]` to decode image features from the vertices.",
         )
-    check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts"))
+    check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts", "arrays"))
     check_choice(f"{where} [data] dtype", config.data.dtype, RESPONSE_DTYPES)
     _check_values(config, where)
     for subject in config.encoding.subjects if config.encoding else ():
@@ -151,14 +151,19 @@ def _check_values(config, where):
         ("[data] extent_deg", data.extent_deg, data.extent_deg > 0, "more than 0 degrees"),
         ("[data] test_fraction", data.test_fraction, 0 <= data.test_fraction < 1, "0 to below 1"),
     ]
-    if data.layout == "algonauts":
+    for name in ("space", "beta_version"):
+        value = getattr(data, name)
+        named = re.fullmatch(r"\w[\w.-]*", value) is not None
+        checks.append((f"[data] {name}", value, named, "the name of a folder"))
+    if data.layout != "nsd":
         for name in ("mask", "sessions"):
             value = getattr(data, name)
-            checks.append((f"[data] {name}", value, value is None, "nothing: Algonauts has none"))
+            checks.append((f"[data] {name}", value, value is None, "nothing: only NSD has any"))
         own = data.test_images
-        checks.append(
-            ("[data] test_images", own, own == "shared", "nothing: Algonauts has its own")
-        )
+        expected = "nothing: only NSD has a choice"
+        checks.append(("[data] test_images", own, own == "shared", expected))
+    if data.layout == "arrays":
+        checks.append(("[encoding]", "one", not encoding, "none: arrays come without images"))
     if decoding:
         checks += [
             ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
@@ -290,7 +295,10 @@ def _convert(hint, value, where):
             for key, entry in value.items()
         }
     plain = typing.get_origin(hint) or hint
-    if plain is float and type(value) is int:
+    if plain is float and isinstance(value, int | float) and not isinstance(value, bool):
+        # TOML has inf and nan, and whole numbers that no float can hold.
+        if not abs(value) <= 1e300:
+            raise InputError(where, expected="a finite number", got=repr(value)[:40])
         return float(value)
     # bool is an int to Python, not to a reader of the file.
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):

@@ -12,7 +12,7 @@ from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 from neuroigc.cli.preparing import image_owners
 from neuroigc.cli.sources import open_source
-from neuroigc.datasets import StackedRows, SubjectData, image_statistics, load_image_cache
+from neuroigc.datasets import StackedRows, SubjectData, load_image_cache
 from neuroigc.stats import noise_ceiling
 from neuroigc.surface.bids import bids_label
 from neuroigc.surface.spaces import HEMISPHERES
@@ -30,9 +30,6 @@ __all__ = [
     "write_features",
     "write_table",
 ]
-
-# Full-size images of one block are in memory while their features are computed.
-IMAGE_BLOCK = 256
 
 
 class DecodingSamples(NamedTuple):
@@ -205,16 +202,8 @@ def write_features(folder, source) -> None:
     table = pd.DataFrame(index=pd.Index(image_ids, name="image_id"))
     table["held_out"] = np.isin(image_ids, list(is_test)).astype(int)
     subjects = np.array([owner[i] for i in image_ids])
-    blocks = []
-    for subject in config.data.subjects:
-        own = image_ids[subjects == subject]
-        for start in range(0, len(own), IMAGE_BLOCK):
-            block = own[start : start + IMAGE_BLOCK]
-            statistics = image_statistics(
-                source.images(subject, block), extent_deg=config.data.extent_deg
-            )
-            blocks.append(statistics.set_index(pd.Index(block, name="image_id")))
-    table = table.join(pd.concat(blocks))
+    parts = [(subject, image_ids[subjects == subject]) for subject in config.data.subjects]
+    table = table.join(pd.concat([source.features(*part) for part in parts if len(part[1])]))
     if config.decoding and config.decoding.features_file:
         own_features = _read_own_features(Path(config.decoding.features_file), image_ids)
         clash = sorted(set(own_features) & set(table))
