@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from neuroigc._files import reading
+from neuroigc._files import OBTAIN, reading
 
 __all__ = ["open_npy", "read_npz"]
 
@@ -20,8 +20,8 @@ PLAIN = "biufcSU"
 BLOCK_BYTES = 2**24
 
 
-def open_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Map a ``.npy`` file, read-only.
+def open_npy(path: str | os.PathLike[str], *, fix: str = OBTAIN) -> npt.NDArray[Any]:
+    """Map a ``.npy`` file, read-only; ``fix`` is what to do about a damaged one.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def open_npy(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         long as its header says.
     """
     path = Path(path)
-    with reading(path, "a whole .npy file"), path.open("rb") as file:
+    with reading(path, "a whole .npy file", fix=fix), path.open("rb") as file:
         size = path.stat().st_size
         shape, order, dtype = _read_header(file, size)
         if not size - file.tell():

@@ -17,8 +17,9 @@ from typing import Any
 
 from neuroigc._validation import InputError
 
-__all__ = ["atomic_path", "make_output_folder", "read_json", "reading"]
+__all__ = ["OBTAIN", "atomic_path", "make_output_folder", "read_json", "reading"]
 
+OBTAIN = "It may be truncated, damaged or of another kind; obtain it again."
 # What damaged files make readers raise. Warnings count: a reader that doubts is not believed.
 _DAMAGE: tuple[type[BaseException], ...] = (
     OSError,
@@ -85,7 +86,7 @@ def reading(
     path: str | os.PathLike[str],
     expected: str,
     *,
-    fix: str = "It may be truncated, damaged or of another kind; obtain it again.",
+    fix: str = OBTAIN,
     also: tuple[type[BaseException], ...] = (),
 ) -> Iterator[None]:
     """Turn the many ways in which a damaged file fails into one.

@@ -79,7 +79,7 @@ def test_a_study_finds_the_group_that_says_the_target(tmp_path, options):
 def test_columns_keep_their_vertices(tmp_path, options):
     options["responses"][:, 3] = 1.0  # constant
     source = ArraysSource(open_study(tmp_path, options))
-    data = source.load("02")
+    data = source.prepare("02", tmp_path / "sub-02", keep=False)
     rows = np.flatnonzero(options["conditions"] == 2)
     np.testing.assert_array_equal(data.image_ids, rows)
     np.testing.assert_array_equal(data.is_test, options["is_test"][rows])
@@ -114,7 +114,7 @@ def test_subjects_and_areas_that_are_not_there(tmp_path, options):
     config = open_study(tmp_path, options | {"groups": None}, subjects=("01", "07"))
     source = ArraysSource(config)
     with pytest.raises(InputError, match=r"numbers among \[1, 2\]; got '07'"):
-        source.load("07")
+        source.prepare("07", tmp_path / "sub-07", keep=False)
     with pytest.raises(InputError, match=r"groups in dataset.toml; got none"):
         source.atlas("01", config.rois)
 
