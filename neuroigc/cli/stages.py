@@ -14,6 +14,7 @@ from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
+from neuroigc.cli.statistics import write_scores
 from neuroigc.cli.study_data import decoding_samples, write_features
 from neuroigc.datasets import SubjectData
 
@@ -103,6 +104,9 @@ def train(folder, *, keep, progress):
         decoder = _make_decoder(config, progress=progress)
         decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
         decoder.save(folder.model("decoder"))
+    for subject in config.data.subjects if config.decoding else ():
+        if not (keep and folder.scores(subject).exists()):
+            write_scores(folder, subject, progress=progress)
     for subject in config.encoding.subjects if config.encoding else ():
         if not (keep and _model_exists(folder, f"encoder_sub-{subject}")):
             train_encoder(folder, subject, _make_encoder(config, progress=progress))
