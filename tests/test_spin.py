@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from meshes import icosphere, smooth_maps
 from scipy import stats
+from scipy.spatial import cKDTree
 
 from neuroigc._validation import InputError
-from neuroigc.stats import random_rotations, spin_test, spun_vertices
+from neuroigc.stats import mirror_of_spheres, random_rotations, spin_test, spun_vertices
+from neuroigc.surface.spaces import load_background, load_mesh
 
 MIRROR = np.diag([-1.0, 1, 1])
 
@@ -47,6 +49,36 @@ def test_vertices_are_given_the_nearest_value_and_hemispheres_are_mirrored():
             np.testing.assert_array_equal(given[first : first + n], first + distances.argmin(1))
         # The right is the mirror image of the left, in reverse order.
         np.testing.assert_array_equal(given[n:][::-1] - n, n - 1 - given[:n])
+
+
+def test_spheres_that_are_turned_against_each_other_are_laid_upon_each_other():
+    spheres = two_spheres(2)
+    turn = random_rotations(1, seed=9)[0]
+    turned = {"left": spheres["left"], "right": spheres["right"] @ turn.T}
+    # Places that are no sphere, on which the hemispheres are mirror images.
+    bent = {side: v * [1, 2, 1] + 0.002 * v**2 for side, v in spheres.items()}
+    bent["right"] = bent["right"] - 2 * 0.002 * spheres["right"] ** 2 * [1, 0, 0] + 70
+    mirror = mirror_of_spheres(turned, bent)
+    np.testing.assert_allclose(mirror, turn @ MIRROR, atol=1e-6)
+    given = list(spun_vertices(turned, 3, mirror=mirror))
+    np.testing.assert_array_equal(given, list(spun_vertices(spheres, 3)))
+
+
+def test_hemispheres_of_fsaverage_are_alike_after_laying_them_upon_each_other():
+    spheres, inflated = (
+        {side: load_mesh("fsaverage5", kind, side)[0] for side in ("left", "right")}
+        for kind in ("sphere", "inflated")
+    )
+    depth = {side: load_background("fsaverage5", side) for side in spheres}
+    tree = cKDTree(spheres["right"])
+    mirror = mirror_of_spheres(spheres, inflated)
+    assert np.linalg.det(mirror) == pytest.approx(-1)
+    r = [
+        np.corrcoef(depth["left"], depth["right"][tree.query(spheres["left"] @ own.T)[1]])[0, 1]
+        for own in (mirror, MIRROR)
+    ]
+    assert r[0] > 0.8
+    assert r[1] < 0.3
 
 
 def test_a_sphere_may_come_alone(rng):
@@ -124,6 +156,10 @@ def test_bad_input_is_named(rng):
         spin_test(x, x[:42], spheres)
     with pytest.raises(InputError, match=r"values: expected a value or NaN .*got infinity"):
         spin_test(np.where(x == x[3], np.inf, x), x, spheres)
+    with pytest.raises(InputError, match="spheres: expected both hemispheres; got left"):
+        mirror_of_spheres({"left": spheres["left"]}, spheres)
+    with pytest.raises(InputError, match=r"surfaces\['right'\]: expected coordinates of the"):
+        mirror_of_spheres(spheres, spheres | {"right": x})
     patch = np.where(np.arange(84) < 60, x, np.nan)
     with pytest.raises(InputError, match=r"maps: expected values at half of each .*got 43%"):
         spin_test(x, patch, spheres)

@@ -39,7 +39,13 @@ from neuroigc.stats.scores import (
     correlation_scores,
     normalised_correlation,
 )
-from neuroigc.stats.spin import SpinTest, random_rotations, spin_test, spun_vertices
+from neuroigc.stats.spin import (
+    SpinTest,
+    mirror_of_spheres,
+    random_rotations,
+    spin_test,
+    spun_vertices,
+)
 
 __all__ = [
     "ClusterTest",
@@ -60,6 +66,7 @@ __all__ = [
     "map_reliability",
     "max_statistic_p_values",
     "mesh_edges",
+    "mirror_of_spheres",
     "ncsnr_from_trials",
     "noise_ceiling",
     "normalised_correlation",

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_choice, check_count
 
-__all__ = ["SpinTest", "random_rotations", "spin_test", "spun_vertices"]
+__all__ = ["SpinTest", "mirror_of_spheres", "random_rotations", "spin_test", "spun_vertices"]
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 _SIDES = ("left", "right")
@@ -70,10 +70,57 @@ def random_rotations(n_rotations: int, *, seed: int = 0) -> np.ndarray:
     return np.moveaxis(np.array(rows), -1, 0)
 
 
+def mirror_of_spheres(
+    spheres: Mapping[str, ArrayLike], surfaces: Mapping[str, ArrayLike]
+) -> np.ndarray:
+    """Return the reflection that lays the left sphere on the right one, place upon place.
+
+    Spheres of two hemispheres are mirror images but for a turn: those of fsaverage differ by 16
+    degrees (median). Rotations that are plainly mirrored then move the hemispheres apart from
+    each other, and as cortex is symmetric, so that both hemispheres say much the same, tests
+    would find too much. Places are paired on another surface, by nearness to the mirror image,
+    and the reflection is the one of least squares (Schönemann 1966).
+
+    Parameters
+    ----------
+    spheres : dict
+        Of "left" and "right", as of `spun_vertices`.
+    surfaces : dict
+        Coordinates (n_vertices, 3) of the same vertices on inflated (or white) surfaces.
+
+    Returns
+    -------
+    array of shape (3, 3)
+        To be multiplied with coordinates as columns; for ``mirror``.
+
+    Raises
+    ------
+    InputError
+        If a hemisphere is missing, or surfaces are of other vertices.
+    """
+    sides = _check_spheres(spheres)
+    if len(sides) < 2:
+        raise InputError("spheres", expected="both hemispheres", got=next(iter(sides)))
+    left, right = (np.asarray(surfaces[side], dtype=float) for side in _SIDES)
+    for side, places in (("left", left), ("right", right)):
+        if places.shape != sides[side].shape:
+            raise InputError(
+                f"surfaces[{side!r}]",
+                expected=f"coordinates of the sphere's vertices, {sides[side].shape}",
+                got=f"shape {places.shape}",
+            )
+    mirrored = (left - left.mean(0)) @ _MIRROR
+    nearest = cKDTree(right - right.mean(0)).query(mirrored)[1]
+    u, _, vt = np.linalg.svd(sides["right"][nearest].T @ sides["left"])
+    flip = np.diag([1, 1, -np.linalg.det(u @ vt)])
+    return u @ flip @ vt
+
+
 def spun_vertices(
     spheres: Mapping[str, ArrayLike],
     n_rotations: int,
     *,
+    mirror: ArrayLike = _MIRROR,
     seed: int = 0,
     n_threads: int = 1,
     progress: bool = False,
@@ -85,7 +132,11 @@ def spun_vertices(
     spheres : dict
         Coordinates (n_vertices, 3) of the spheres of "left" and "right", x to the right; or of
         one of them.
-    n_rotations, seed : int
+    n_rotations : int
+    mirror : array of shape (3, 3)
+        Of the left sphere to the right one, as of `mirror_of_spheres`; by default from right to
+        left alone.
+    seed : int
     n_threads : int
         Of the search for the nearest vertex.
     progress : bool
@@ -97,7 +148,7 @@ def spun_vertices(
         The right hemisphere's vertices are counted on from the left's. Vertices of one hemisphere
         are given values of the same.
     """
-    sides = _check_spheres(spheres)
+    sides, mirror = _check_spheres(spheres), np.asarray(mirror, dtype=float)
     searches, start = [], 0
     for side, coordinates in sides.items():
         tree = cKDTree(coordinates)
@@ -109,7 +160,7 @@ def spun_vertices(
     for rotation in track(rotations, show=progress, label="spins", total=n_rotations):
         given = np.empty(start, dtype=np.int64)
         for side, tree, coordinates, order, first in searches:
-            turn = _MIRROR @ rotation @ _MIRROR if side == "right" else rotation
+            turn = mirror @ rotation @ mirror.T if side == "right" else rotation
             nearest = tree.query(coordinates @ turn.T, workers=n_threads)[1]
             given[first + order] = first + nearest
         yield given
@@ -121,6 +172,7 @@ def spin_test(
     spheres: Mapping[str, ArrayLike],
     *,
     n_rotations: int = 1000,
+    mirror: ArrayLike = _MIRROR,
     method: str = "pearson",
     seed: int = 0,
     n_threads: int = 1,
@@ -139,6 +191,8 @@ def spin_test(
     spheres : dict
         As of `spun_vertices`.
     n_rotations : int
+    mirror : array of shape (3, 3)
+        Of the left sphere to the right one, as of `mirror_of_spheres`.
     method : {"pearson", "spearman"}
         Of the correlation; ranks are those of the whole map.
     seed, n_threads : int
@@ -169,7 +223,8 @@ def spin_test(
         np.empty((n_rotations + 1, len(maps)), int),
     )
     n_compared[0] = n
-    spins = spun_vertices(sides, n_rotations, seed=seed, n_threads=n_threads, progress=progress)
+    options = dict(mirror=mirror, seed=seed, n_threads=n_threads, progress=progress)
+    spins = spun_vertices(sides, n_rotations, **options)
     for k, given in enumerate(spins):
         null[k], n_compared[k + 1] = compare(given)
     p_values = (1 + (np.abs(null) >= np.abs(r)).sum(0)) / (1 + n_rotations)

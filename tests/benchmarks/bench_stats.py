@@ -25,6 +25,7 @@ import bench_calibration
 import numpy as np
 from benchmark_output import print_environment, print_table, write
 from scipy import stats
+from scipy.spatial.transform import Rotation
 
 from neuroigc.attribution import contrast_groups, group_difference, output_difference
 from neuroigc.stats import (
@@ -33,6 +34,7 @@ from neuroigc.stats import (
     correlation_scores,
     max_statistic_p_values,
     mesh_edges,
+    mirror_of_spheres,
     replication,
     ridge_baseline,
     sign_flip_maps,
@@ -106,7 +108,8 @@ def group(options: argparse.Namespace) -> dict[str, Any]:
         row["p ≤ 0.05"] = float(np.mean(found.p_values <= ALPHA))
         for name in ("prevalence_low", "prevalence_low_all"):
             low = getattr(found, name)
-            row |= {f"{name} above": float(np.mean(low > prevalence)), "mean": float(low.mean())}
+            row |= {f"{name} above": float(np.mean(low > prevalence))}
+            row[f"mean {name}"] = float(low.mean())
         bounds.append(row)
     print_table(bounds)
     return {"rows": rows, "bounds": bounds}
@@ -188,20 +191,33 @@ def _contrasts(options):
 def spins(options: argparse.Namespace) -> dict[str, Any]:
     """Tell how often smooth maps that have nothing in common are found to be alike."""
     rows = []
-    for n_divisions, frequency in ((3, 2.5), (4, 5.0)):
+    for n_divisions, frequency, turn, mirrored in (
+        (3, 2.5, 0, "plainly"),
+        (4, 5.0, 0, "plainly"),
+        (3, 5.0, 15, "plainly"),
+        (3, 5.0, 15, "as they lie"),
+    ):
         v = icosphere(n_divisions)[0]
-        # Hemispheres are alike, as those of brains.
+        # Hemispheres are alike, as those of brains, and their spheres turned, as fsaverage's.
         both = np.concatenate([v, v])
-        spheres = {"left": v, "right": v * MIRROR}
+        turned = Rotation.from_euler("z", turn, degrees=True).as_matrix()
+        spheres = {"left": v, "right": v * MIRROR @ turned.T}
+        surfaces = {"left": v * [1, 2, 1], "right": v * MIRROR * [1, 2, 1]}
+        mirror = np.diag(MIRROR)
+        if mirrored == "as they lie":
+            mirror = mirror_of_spheres(spheres, surfaces)
         wall = both[:, 2] < -0.85
         rng, p, naive = np.random.default_rng(4), [], []
         for seed in range(options.datasets):
             x, y = smooth_maps(rng, both, 2, n_waves=100, frequency=frequency)
             x[wall] = y[wall] = np.nan
-            found = spin_test(x, y, spheres, n_rotations=options.rotations, seed=seed)
+            found = spin_test(
+                x, y, spheres, n_rotations=options.rotations, mirror=mirror, seed=seed
+            )
             p.append(found.p_values[0])
             naive.append(stats.pearsonr(x[~wall], y[~wall]).pvalue)
-        row = {"vertices": len(both), "frequency": frequency, "medial wall": float(wall.mean())}
+        row = {"vertices": len(both), "frequency": frequency, "turned by": turn}
+        row |= {"mirrored": mirrored, "medial wall": float(wall.mean())}
         row |= {f"p ≤ {a}": float(np.mean(np.array(p) <= a)) for a in (0.01, 0.05, 0.25, 0.5)}
         row["uniform, p of Kolmogorov"] = float(stats.kstest(p, "uniform").pvalue)
         rows.append(row | {"naive p ≤ 0.05": float(np.mean(np.array(naive) <= ALPHA))})
