@@ -50,6 +50,12 @@ def test_no_p_is_below_what_signs_allow(rng):
     assert np.all(sign_flip_test(np.zeros((5, 1))).p_values == 1)
 
 
+def test_ties_that_rounding_upsets_are_ties(rng):
+    whole = rng.integers(-5, 6, (8, 300)).astype(float)
+    found, tenths = sign_flip_test(whole), sign_flip_test(whole * 0.1)
+    np.testing.assert_array_equal(tenths.p_values, found.p_values)
+
+
 def test_scale_sign_and_order_do_not_matter(rng):
     values = rng.standard_normal((7, 4)) + 0.5
     found, scaled = sign_flip_test(values), sign_flip_test(values[::-1] * [1, 9, -1e-3, 1e6])

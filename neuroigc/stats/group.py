@@ -112,7 +112,7 @@ def sign_flip_test(values: ArrayLike, *, n_flips: int = 9999, seed: int = 0) -> 
     for start in range(0, flat.shape[1], step):
         part = slice(start, start + step)
         sizes = np.abs(_t_values(signs, filled[:, part], n[part]))
-        larger[part] = (sizes >= sizes[0] * (1 - _ROUNDING)).sum(0)
+        larger[part] = (sizes >= sizes[0] - _ROUNDING * (1 + sizes[0])).sum(0)
         largest = np.maximum(largest, sizes.max(1, initial=0))
     t = _t_values(signs[:1], filled, n)[0]
     with np.errstate(divide="ignore", invalid="ignore"):
