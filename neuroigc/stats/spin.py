@@ -76,10 +76,11 @@ def mirror_of_spheres(
     """Return the reflection that lays the left sphere on the right one, place upon place.
 
     Spheres of two hemispheres are mirror images but for a turn: those of fsaverage differ by 16
-    degrees (median). Rotations that are plainly mirrored move places that belong together apart. Of symmetric maps both hemispheres say much the same, which rotations
-    should keep; with so small a turn it was found to matter little
-    (``tests/benchmarks/RESULTS.md``). Places are paired on another surface, by nearness to the
-    mirror image, and the reflection is the one of least squares (Schönemann 1966).
+    degrees (median). Rotations that are plainly mirrored move places that belong together
+    apart. Of symmetric maps both hemispheres say much the same, which rotations should keep;
+    with so small a turn it was found to matter little (``tests/benchmarks/RESULTS.md``). Places
+    are paired on another surface, by nearness to the mirror image, and the reflection is the
+    one of least squares (Schönemann 1966).
 
     Parameters
     ----------
