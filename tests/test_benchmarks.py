@@ -14,6 +14,7 @@ import bench_attribution
 import bench_calibration
 import bench_prepare
 import bench_prf
+import bench_stats
 import bench_training
 import benchmark_models
 import competitors
@@ -129,6 +130,26 @@ def test_calibration_prints_a_table_and_writes_json(command, field, tmp_path, ca
     measured = json.loads(path.read_text(encoding="utf-8"))
     assert measured["command"] == command
     assert all(0 <= row[field] <= 1 for row in measured["rows"])
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        ("areas", "any component"),
+        ("maps", "tfce"),
+        ("group", "p ≤ 0.5000"),
+        ("intervals", "R2"),
+        ("spins", "naive p ≤ 0.05"),
+        ("speed", "seconds"),
+    ],
+)
+def test_statistics_print_tables_and_write_json(command, field, tmp_path, capsys):
+    path = tmp_path / "measured.json"
+    bench_stats.main([command, "--small", "--json", str(path)])
+    assert f"| {field}" in capsys.readouterr().out
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert measured["command"] == command
+    assert all(row[field] >= 0 for row in measured["rows"])
 
 
 def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):

@@ -116,16 +116,19 @@ def test_summary_has_its_keys(done):
         summary
     )
     for feature in ("luminance_contrast", "one_over_f_slope"):
-        assert {"r", "completeness_gap", "numerical_error", "n_gradients"} == set(
+        assert {"r", "ridge_r", "completeness_gap", "numerical_error", "n_gradients"} == set(
             summary["decoding"][feature]
         )
-    assert {"median_r", "median_noise_ceiling_r"} <= set(summary["encoding"])
+    names = {"median_r", "median_noise_ceiling_r", "median_normalised_r"}
+    assert names <= set(summary["encoding"])
     assert {"n_vertices", "median_centre_error_deg", "r_eccentricity", "r_angle", "r_size"} <= set(
         summary["prf"]
     )
 
 
-ROI_COLUMNS = "subject hemisphere atlas roi output igc standard_error n_vertices"
+ROI_COLUMNS = (
+    "subject hemisphere atlas roi output igc standard_error n_vertices low high p p_fwe p_fdr"
+)
 PRF_COLUMNS = (
     "subject hemisphere vertex roi x_deg y_deg eccentricity_deg angle_deg size_deg r2 status"
 )

@@ -137,4 +137,8 @@ def _load(folder, kind, subject):
     samples = decoding_samples(folder, held_out=True, subject=subject)
     options["conditions"] = samples.conditions
     options["groups"] = area_groups(folder, subject, samples.vertices)
+    options["n_permutations"] = part.n_permutations
+    # Maps of permuted features are all in memory, however many there are.
+    numbers = samples.features.shape[1] * (samples.responses.shape[1] + 3 * len(samples.features))
+    options["memory"] = max(1.0, 3 * 4 * (part.n_permutations + 1) * numbers / 2**30)
     return (decoder.module_, samples.responses, samples.features), options

@@ -55,12 +55,18 @@ class RoiConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """Vertices → image features."""
+    """Vertices → image features.
+
+    ``n_permutations`` of the true features test the areas within each subject (0 leaves that
+    out). With ``ridge`` a linear model of each subject is scored beside the network.
+    """
 
     features: tuple[str, ...] = ("luminance_contrast", "one_over_f_slope")
     features_file: str | None = None
     tolerance: float = 0.05
     max_gradients: int | None = None
+    n_permutations: int = 199
+    ridge: bool = True
     network: dict[str, object] = field(default_factory=dict)
 
 
@@ -165,9 +171,11 @@ def _check_values(config, where):
     if data.layout == "arrays":
         checks.append(("[encoding]", "one", not encoding, "none: arrays come without images"))
     if decoding:
+        n_drawn = decoding.n_permutations
         checks += [
             ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
             ("[decoding] features", decoding.features, _differ(decoding.features), "each once"),
+            ("[decoding] n_permutations", n_drawn, n_drawn >= 0, "0 or more"),
         ]
     if encoding:
         size, pool, within = encoding.image_size, encoding.pool, encoding.within_deg

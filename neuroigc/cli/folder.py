@@ -29,7 +29,7 @@ _OUTPUTS = {
     "prepare": ("prepared/*", "labels/*"),
     "train": ("models/*",),
     "attribute": ("attributions/*", "sums/*"),
-    "roi": ("roi.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
+    "roi": ("roi.tsv", "group.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
     "prf": ("prf.tsv", "phantoms.tsv", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
 }
@@ -107,6 +107,10 @@ class StudyFolder:
         path = self.training(name)
         for own in (path, *path.parent.glob(f".{path.stem}-*")):
             own.unlink(missing_ok=True)
+
+    def scores(self, subject: str) -> Path:
+        """Scores of the decoder, and of a linear one, on a subject's held-out images."""
+        return self.file("models", f"scores_sub-{subject}.tsv")
 
     def attribution(self, subject: str, kind: str) -> Path:
         """Integrated gradient correlation of one subject."""

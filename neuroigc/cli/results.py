@@ -14,6 +14,7 @@ from neuroigc._validation import InputError
 from neuroigc.cli.encoders import fit_fields
 from neuroigc.cli.folder import SIMULATE, STAGES
 from neuroigc.cli.sources import open_source
+from neuroigc.cli.statistics import area_tests, group_table
 from neuroigc.cli.study_data import (
     HEMISPHERES,
     common_vertices,
@@ -41,7 +42,7 @@ def area_groups(folder, subject, vertices):
 
 
 def write_rois(folder) -> None:
-    """Write roi.tsv, decoding.tsv and the maps of integrated gradient correlation."""
+    """Write roi.tsv, group.tsv, decoding.tsv and the maps of integrated gradient correlation."""
     from neuroigc.attribution import IGCResult
     from neuroigc.surface import SurfaceMap, aggregate_rois
 
@@ -55,18 +56,19 @@ def write_rois(folder) -> None:
     areas, scores = [], []
     for subject in config.data.subjects:
         result = IGCResult.load(folder.attribution(subject, "decoding"))
-        areas.append(
-            aggregate_rois(
-                result.attributions,
-                source.atlas(subject, config.rois),
-                vertices,
-                subject=subject,
-                outputs=features,
-                standard_errors=dict(
-                    zip(result.settings["groups"], result.group_standard_errors.T, strict=True)
-                ),
-            )
+        table = aggregate_rois(
+            result.attributions,
+            source.atlas(subject, config.rois),
+            vertices,
+            subject=subject,
+            outputs=features,
+            standard_errors=dict(
+                zip(result.settings["groups"], result.group_standard_errors.T, strict=True)
+            ),
         )
+        keys = ["hemisphere", "roi", "output"]
+        areas.append(table.merge(area_tests(result, features), on=keys, how="left"))
+        known = read_table(folder, "train", folder.scores(subject), ("output", "r"))
         for k, feature in enumerate(features):
             scores.append(
                 {
@@ -77,6 +79,7 @@ def write_rois(folder) -> None:
                     "completeness_gap": result.completeness_gap[k],
                     "numerical_error": result.numerical_error[k],
                     "n_gradients": result.n_gradients,
+                    **known.iloc[k].drop(["output", "r"]),
                 }
             )
             SurfaceMap.from_columns(
@@ -87,7 +90,10 @@ def write_rois(folder) -> None:
                 units="",
                 metadata={"Correlation": float(result.correlation[k])},
             ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
-    write_table(folder.path / "roi.tsv", pd.concat(areas))
+    rois = pd.concat(areas)
+    write_table(folder.path / "roi.tsv", rois)
+    if len(config.data.subjects) > 1:
+        write_table(folder.path / "group.tsv", group_table(rois))
     write_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
 
 
@@ -100,7 +106,7 @@ def _write_description(folder):
 def write_prfs(folder) -> None:
     """Write prf.tsv and the maps of angle, eccentricity, size and r2."""
     from neuroigc.attribution import IGCResult
-    from neuroigc.stats import correlation_ceiling
+    from neuroigc.stats import correlation_ceiling, normalised_correlation
     from neuroigc.surface import SurfaceMap
 
     config = folder.config
@@ -125,6 +131,7 @@ def write_prfs(folder) -> None:
         table["numerical_error"] = result.numerical_error
         if samples.noise_ceiling is not None:
             table["noise_ceiling_r"] = correlation_ceiling(samples.noise_ceiling)
+            table["normalised_r"] = normalised_correlation(fitted.encoder_r, samples.noise_ceiling)
         if config.data.truth:
             table = table.join(_truth(folder, subject, samples.vertices))
         elif config.encoding.references:
@@ -218,6 +225,7 @@ def write_summary(folder) -> None:
                 "completeness_gap": float(own["completeness_gap"].abs().max()),
                 "numerical_error": float(own["numerical_error"].max()),
                 "n_gradients": float(own["n_gradients"].mean()),
+                **({"ridge_r": float(own["ridge_r"].mean())} if "ridge_r" in own else {}),
             }
             for feature, own in scores.groupby("output", sort=False)
         }
@@ -250,6 +258,8 @@ def _encoding_summary(table, part):
     summary["encoding"]["completeness_gap"] = float(inside["completeness_gap"].abs().median())
     if "noise_ceiling_r" in table:
         summary["encoding"]["median_noise_ceiling_r"] = float(inside["noise_ceiling_r"].median())
+        # Not of the ratio of the medians, nor clipped; where there is no ceiling there is none.
+        summary["encoding"]["median_normalised_r"] = float(inside["normalised_r"].median())
     kept = table[reliable(table, areas)]
     summary["prf"] = {"n_vertices": len(kept)}
     for known in ("true", "reference"):

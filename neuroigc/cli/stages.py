@@ -12,6 +12,7 @@ from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.preparing import describe_subject, write_images
 from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
+from neuroigc.cli.statistics import write_scores
 from neuroigc.cli.study_data import decoding_samples, write_features
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
@@ -104,6 +105,9 @@ def train(folder, *, keep, progress):
         decoder = call_together(_fit_decoder, folder.path, progress)
         decoder.save(folder.model("decoder"))
         folder.forget_training("decoder")
+    for subject in config.data.subjects if config.decoding else ():
+        if not (keep and folder.scores(subject).exists()):
+            write_scores(folder, subject, progress=progress)
     for subject in config.encoding.subjects if config.encoding else ():
         if not (keep and _model_exists(folder, f"encoder_sub-{subject}")):
             with working_alone():

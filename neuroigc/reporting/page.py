@@ -40,6 +40,13 @@ _FEATURE_COLUMNS = (
         format_number,
     ),
     (
+        "ridge_r",
+        "Ridge r",
+        "the same of ridge regression, fitted to each subject alone; what is above it is depth's, "
+        "or that of learning from all subjects",
+        format_number,
+    ),
+    (
         "completeness_gap",
         "Completeness gap",
         "sum of all IGC values minus r, the largest of any subject; 0 is exact",
