@@ -98,6 +98,16 @@ def evict(paths: list[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def timed(function) -> dict[str, float]:
+    """Return the seconds that a call takes, and those of the processor."""
+    begin, processor = time.perf_counter(), time.process_time()
+    function()
+    return {
+        "seconds": time.perf_counter() - begin,
+        "processor": time.process_time() - processor,
+    }
+
+
 def read_plainly(paths: list[Path]) -> None:
     """Read all bytes once, into one buffer."""
     buffer = bytearray(READ_BYTES)
@@ -144,14 +154,15 @@ def prepare_here(root: Path, out: Path, label: str, sessions: int, *subjects: in
     mask = {side: read_surface_vector(folder / name) > 0 for side, name in names.items()}
     mask = None if label == "all" else mask
     print("ready", flush=True)
-    begin = time.perf_counter()
-    for subject in subjects:
-        prepare_nsd(
-            root, subject, out / f"sub-{subject:02d}", sessions=range(1, sessions + 1), mask=mask
-        )
-    seconds = time.perf_counter() - begin
+    options = {"sessions": range(1, sessions + 1), "mask": mask}
+
+    def prepare_all() -> None:
+        for subject in subjects:
+            prepare_nsd(root, subject, out / f"sub-{subject:02d}", **options)
+
+    measured = timed(prepare_all)
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    print(json.dumps({"seconds": seconds, "peak_mib": int(peak[1]) / 1024}))
+    print(json.dumps({**measured, "peak_mib": int(peak[1]) / 1024}))
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -176,30 +187,31 @@ def measure_speed(root: Path, out: Path, paths: list[Path], n_repeats: int) -> l
 
         def plainly(_, read, settle=settle):
             settle()
-            begin = time.perf_counter()
-            read(paths)
-            return time.perf_counter() - begin
+            return timed(partial(read, paths))
 
         def preparing(_, settle=settle):
             settle()
-            return finish(start(root, out, N_SESSIONS))["seconds"]
+            return finish(start(root, out, N_SESSIONS))
 
         calls = {
             "read, one thread": partial(plainly, read=read_plainly),
             "read, two threads": partial(plainly, read=read_on_two_threads),
             "prepare": preparing,
         }
-        _, seconds = interleave(calls, n_repeats)
-        reading = median_and_range(seconds["read, one thread"])["seconds"]
-        for name, values in seconds.items():
-            took = median_and_range(values)
+        _, measured = interleave(calls, n_repeats)
+        seconds = {name: [one["seconds"] for one in turns] for name, turns in measured.items()}
+        reading = np.array(seconds["read, one thread"])
+        for name, turns in measured.items():
+            took = median_and_range(seconds[name])
             rows.append(
                 {
                     "files": state,
                     "what": name,
                     **took,
+                    "processor_seconds": float(np.median([one["processor"] for one in turns])),
                     "gb_per_s": n_bytes / took["seconds"] / 1e9,
-                    "share_of_reading": reading / took["seconds"],
+                    # Of the reading in the same turn.
+                    "share_of_reading": float(np.median(reading / seconds[name])),
                 }
             )
     return rows
@@ -228,7 +240,8 @@ def measure_kills(root: Path, out: Path, *, n_kills: int, seconds: float) -> dic
     rng, moments, ended = np.random.default_rng(), [], []
     for _ in range(n_kills):
         process = start(root, out, N_SESSIONS)
-        moments.append(float(rng.uniform(0, seconds)))
+        # Each finds less to do than the one before: all are to be met at work.
+        moments.append(float(rng.uniform(0, seconds / (n_kills + 1))))
         time.sleep(moments[-1])
         process.send_signal(signal.SIGKILL)
         process.communicate()
