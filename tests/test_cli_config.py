@@ -137,7 +137,7 @@ def test_what_is_prepared_can_be_chosen(tmp_path, line, name, value):
         ("test_images = [-1]", "test_images: expected different whole numbers from 0 up; got -1"),
         ("test_images = 3", "test_images: expected a value of type str; got 3"),
         ('dtype = "int8"', "dtype: expected one of 'float32', 'float16'; got 'int8'"),
-        ('layout = "algonauts"\ntest_images = [3]', "test_images: expected nothing: Algonauts"),
+        ('layout = "algonauts"\ntest_images = [3]', "test_images: expected nothing: only NSD"),
     ],
 )
 def test_what_cannot_be_prepared_is_told(line, message):
