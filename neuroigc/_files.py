@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import tempfile
+import tokenize
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from neuroigc._validation import InputError
 
-__all__ = ["atomic_path", "make_output_folder"]
+__all__ = ["OBTAIN", "atomic_path", "make_output_folder", "read_json", "reading"]
+
+OBTAIN = "It may be truncated, damaged or of another kind; obtain it again."
+# What damaged files make readers raise. Warnings count: a reader that doubts is not believed.
+_DAMAGE: tuple[type[BaseException], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    UserWarning,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextmanager
@@ -51,3 +79,49 @@ def make_output_folder(folder: str | os.PathLike[str], argument: str = "out") ->
             fix="Choose another folder or change its permissions.",
         ) from error
     return folder
+
+
+@contextmanager
+def reading(
+    path: str | os.PathLike[str],
+    expected: str,
+    *,
+    fix: str = OBTAIN,
+    also: tuple[type[BaseException], ...] = (),
+) -> Iterator[None]:
+    """Turn the many ways in which a damaged file fails into one.
+
+    Parameters
+    ----------
+    path : path
+        The file, to be named in the error.
+    expected, fix : str
+        As in :class:`InputError`.
+    also : tuple of exception types
+        What else its reader raises.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            yield
+    except InputError:
+        raise
+    except _DAMAGE + also as error:
+        got = str(error).rstrip(".") or type(error).__name__
+        raise InputError(str(path), expected=expected, got=got, fix=fix) from error
+
+
+def read_json(path: str | os.PathLike[str], expected: str, *, fix: str = "") -> dict[str, Any]:
+    """Read a JSON file that holds one object, whose keys are there once each."""
+    with reading(path, expected, fix=fix):
+        content = json.loads(Path(path).read_text("utf-8"), object_pairs_hook=_distinct)
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key that comes twice")
+    return content

@@ -147,7 +147,8 @@ def agree(result, whole, dtype):
 def run_processes(size, job, *arguments, seconds=120):
     """Run ``job(rank, size, *arguments)`` in fresh processes; return their exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "neuroigc.attribution"])
+    # What optimizers load must be there before processes talk, see neuroigc.cli.processes.
+    context.set_forkserver_preload(["torch", "torch._dynamo", "neuroigc.attribution"])
     workers = [context.Process(target=job, args=(rank, size, *arguments)) for rank in range(size)]
     for worker in workers:
         worker.start()

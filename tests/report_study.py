@@ -29,6 +29,8 @@ def quick_maps():
         patch.setattr("neuroigc.surface.plotting.plot_surface_overview", plate)
         patch.setattr("neuroigc.reporting.plots.plot_flat_pairs", plate)
         patch.setattr("neuroigc.reporting.plots.plot_gallery", plate)
+        patch.setattr("neuroigc.reporting.retinotopy.plot_retinotopy", plate)
+        patch.setattr("neuroigc.prf.plot_calibration", plate)
         yield
 
 
@@ -48,9 +50,20 @@ def coarse_maps():
 
 
 def make_report_study(
-    folder, *, subjects=("01", "02"), features=FEATURES, encoded=("01",), seed=0, simulated=True
+    folder,
+    *,
+    subjects=("01", "02"),
+    features=FEATURES,
+    encoded=("01",),
+    seed=0,
+    known="true",
+    calibrated=True,
 ):
-    """Write a study folder and return its path."""
+    """Write a study folder and return its path.
+
+    ``known`` says what receptive fields are compared with: "true", "reference" or None; without
+    ``calibrated`` encoders are those of few latents.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     areas, vertices = _areas()
@@ -62,7 +75,7 @@ def make_report_study(
         "study": {
             "title": "A made-up study",
             "subjects": list(subjects),
-            "simulated": simulated,
+            "simulated": known == "true",
             "space": "fsaverage5",
             "n_images": 9600,
             "n_held_out_images": 1240,
@@ -72,7 +85,7 @@ def make_report_study(
     if features:
         summary["decoding"] = _write_decoding(folder, subjects, features, areas, vertices, rng)
     if encoded:
-        summary |= _write_encoding(folder, encoded, areas, rng, truth=simulated)
+        summary |= _write_encoding(folder, encoded, areas, rng, known=known, calibrated=calibrated)
     for subject in subjects:
         _write_labels(folder, subject, areas)
     _write_settings(folder, subjects, features, encoded)
@@ -166,7 +179,7 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
     }
 
 
-def _write_encoding(folder, encoded, areas, rng, *, truth):
+def _write_encoding(folder, encoded, areas, rng, *, known, calibrated):
     from neuroigc.surface import SurfaceMap
 
     (folder / "attributions").mkdir(exist_ok=True)
@@ -177,7 +190,7 @@ def _write_encoding(folder, encoded, areas, rng, *, truth):
             chosen = np.flatnonzero((areas[side] > 0) & (areas[side] < 5))
             parts.append(_receptive_fields(subject, side, chosen, areas[side][chosen], rng))
         table = pd.concat(parts, ignore_index=True)
-        _write_maps(folder, subject, table, rng)
+        _write_maps(folder, subject, table, rng, windows=calibrated)
         stats = {"angle": "angle_deg", "eccen": "eccentricity_deg", "size": "size_deg", "r2": "r2"}
         for stat, column in stats.items():
             data = {}
@@ -189,11 +202,24 @@ def _write_encoding(folder, encoded, areas, rng, *, truth):
             SurfaceMap(data, name=f"pRF {stat}", units=units).to_gifti(
                 folder / f"sub-{subject}", subject=subject, desc="prf", stat=stat
             )
-        _write_model(folder, f"encoder_sub-{subject}", {"channels": [16] * 5, "n_latents": 64})
+        name = f"encoder_sub-{subject}"
+        if calibrated:
+            _write_model(folder, name, {"channels": [16, 12]}, kind="FieldEncoder")
+        else:
+            _write_model(folder, name, {"channels": [16] * 5, "n_latents": 64})
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    if not truth:
-        table = table.drop(columns=[name for name in table if name.startswith("true_")])
+    true = [name for name in table if name.startswith("true_")]
+    if known is None:
+        table = table.drop(columns=true)
+    elif known != "true":
+        table = table.rename(columns={name: name.replace("true", known) for name in true})
+    if calibrated:
+        for name in ("x", "y", "size"):
+            table[f"{name}_low"] = table[f"{name}_deg"] - 0.2
+            table[f"{name}_high"] = table[f"{name}_deg"] + 0.2
+        phantoms = pd.concat([_phantoms(subject, rng) for subject in encoded])
+        _write_table(folder / "phantoms.tsv", phantoms)
     _write_table(folder / "prf.tsv", table)
     return {
         "encoding": {
@@ -209,6 +235,25 @@ def _write_encoding(folder, encoded, areas, rng, *, truth):
             "size_ratio": 1.28,
         },
     }
+
+
+def _phantoms(subject, rng, n=120):
+    """Return phantoms whose widths and exponents are estimated with errors that grow with noise."""
+    from neuroigc.prf import Phantoms, PRFResult, learn_calibration, phantom_table
+
+    ncsnr, exponent = rng.uniform(0.2, 0.9, n), rng.uniform(0.25, 1, n)
+    x, y = rng.uniform(-4.2, 4.2, (2, n))
+    size = np.exp(rng.uniform(np.log(0.3), np.log(2.5), n))
+    off = rng.normal(0, 0.04, (3, n)) / ncsnr
+    phantoms = Phantoms(np.empty((0, n), np.float32), x, y, size, exponent, ncsnr)
+    estimates = PRFResult(
+        x + off[0], y + off[1], 1.2 * size * np.sqrt(exponent) * np.exp(off[2]), np.ones(n),
+        np.zeros(n), np.full(n, 0.9), np.full(n, "ok"), (EXTENT, EXTENT),
+    ).with_exponent(exponent)  # fmt: skip
+    table = phantom_table(learn_calibration(estimates, phantoms, quality=ncsnr))
+    table = table.reset_index(names="phantom")
+    table.insert(0, "subject", subject)
+    return table
 
 
 def _receptive_fields(subject, side, vertices, labels, rng):
@@ -244,7 +289,7 @@ def _receptive_fields(subject, side, vertices, labels, rng):
     )
 
 
-def _write_maps(folder, subject, table, rng, n=24):
+def _write_maps(folder, subject, table, rng, *, windows, n=24):
     step = (np.arange(n) + 0.5) / n * EXTENT - EXTENT / 2
     x = table["x_deg"].to_numpy()[:, None, None]
     y = table["y_deg"].to_numpy()[:, None, None]
@@ -252,24 +297,28 @@ def _write_maps(folder, subject, table, rng, n=24):
     squares = (step[None, None, :] - x) ** 2 + (-step[None, :, None] - y) ** 2
     maps = np.exp(-squares / (2 * size**2)) * 0.01
     maps = maps + rng.normal(0, 0.001, maps.shape)
+    settings = {"tolerance": 0.05, "max_gradients": 8, "baseline": "PairedBaseline"}
+    if windows:
+        settings = {"regime": "windows", "baseline": "PairedBaseline"}
     np.savez(
         folder / "attributions" / f"sub-{subject}_encoding.npz",
         attributions=maps.astype(np.float32),
         correlation=table["encoder_r"].to_numpy(),
-        n_samples=240,
-        n_gradients=5,
+        n_samples=4000 if windows else 240,
+        n_gradients=64 if windows else 5,
         numerical_error=np.linspace(0.1, 0.3, len(table)),
-        settings=json.dumps({"tolerance": 0.05, "max_gradients": 8, "baseline": "PairedBaseline"}),
+        settings=json.dumps(settings),
     )
 
 
-def _write_model(folder, name, parameters):
+def _write_model(folder, name, parameters, *, kind=None):
     import hashlib
 
     (folder / "models").mkdir(exist_ok=True)
     weights = f"weights of {name}".encode()
     (folder / "models" / f"{name}.safetensors").write_bytes(weights)
     description = {
+        "class": kind,
         "weights": {"sha256": hashlib.sha256(weights).hexdigest()},
         "parameters": {"learning_rate": 1e-3, "batch_size": 128, **parameters},
         "fitted": {"history_": {"train_loss": [1.0] * 23}},

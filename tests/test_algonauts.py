@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from PIL import Image
 
 from neuroigc._validation import InputError
 from neuroigc.datasets import (
+    algonauts,
     load_algonauts,
     load_algonauts_images,
     load_algonauts_rois,
+    load_manifest,
     load_nsd,
     load_nsd_images,
+    write_algonauts_submission,
 )
 from neuroigc.datasets.layouts import (
     write_algonauts,
@@ -244,6 +248,149 @@ def test_other_things_in_place_of_names(export, content, message):
         load_algonauts_rois(export, 1, "prf-visualrois")
 
 
+def test_huge_mappings_are_not_read(export):
+    path = as_released(export / "subj01/roi_masks", {1: "V1v"})
+    path.write_bytes(path.read_bytes() + bytes(2**20))
+    with pytest.raises(InputError, match="more than 1048576 bytes"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"1": "V1v", "1": "V1d"}', '{"1": 3}', "{"])
+def test_names_in_json_that_are_none(export, text):
+    (export / "subj01/roi_masks/mapping_prf-visualrois.json").write_text(text)
+    with pytest.raises(InputError, match=r"names of (integer )?labels"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+
+
+def test_regions_in_the_space_of_the_responses(export):
+    labels, table = load_algonauts_rois(export, 2, "prf-visualrois", space="challenge")
+    everywhere, _ = load_algonauts_rois(export, 2, "prf-visualrois")
+    vertices = load_algonauts(export, 2).vertices
+    for side in N:
+        np.testing.assert_array_equal(labels[side], everywhere[side][vertices[side]])
+    assert table[1] == "V1v"
+    with pytest.raises(InputError, match="space: expected one of 'fsaverage', 'challenge'"):
+        load_algonauts_rois(export, 2, "prf-visualrois", space="native")
+
+
+def test_empty_regions_are_normal(export):
+    folder = export / "subj02/roi_masks"
+    for space in ("fsaverage", "challenge"):
+        path = folder / f"rh.prf-visualrois_{space}_space.npy"
+        np.save(path, np.zeros_like(np.load(path)))
+    labels, table = load_algonauts_rois(export, 2, "prf-visualrois")
+    assert not labels["right"].any()
+    assert table == {0: "Unknown", **TABLE}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("lh.prf-visualrois_challenge_space", lambda x: x[::-1], "the same labels in fsaverage"),
+        ("lh.prf-visualrois_challenge_space", lambda x: x[1:], "expected 7 labels; got 6"),
+        ("lh.prf-visualrois_fsaverage_space", lambda x: np.r_[x, 0], "expected 8 labels; got 9"),
+        ("lh.prf-visualrois_fsaverage_space", lambda x: np.r_[1, 1, 2, 1, x[4:]], "and none out"),
+        ("lh.prf-visualrois_fsaverage_space", lambda x: x - 1, "whole numbers from 0 to 2147"),
+        ("lh.prf-visualrois_fsaverage_space", lambda x: x + 0.0, "got float64 of shape"),
+        ("lh.all-vertices_fsaverage_space", lambda x: x * 2, "whole numbers from 0 to 1, one"),
+        ("lh.all-vertices_fsaverage_space", lambda x: x[:0], "whole numbers from 0 to 1, one"),
+    ],
+)
+def test_masks_that_do_not_fit(export, file, change, message):
+    path = export / "subj02/roi_masks" / f"{file}.npy"
+    np.save(path, change(np.load(path)))
+    with pytest.raises(InputError, match=message):
+        load_algonauts_rois(export, 2, "prf-visualrois")
+
+
+def test_responses_of_another_type(export):
+    path = export / "subj01/training_split/training_fmri/lh_training_fmri.npy"
+    np.save(path, np.load(path).view(np.int32))
+    with pytest.raises(InputError, match="responses in float32; got int32"):
+        load_algonauts(export, 1)
+
+
+def test_numbers_of_vertices_of_the_release(tmp_path, monkeypatch):
+    """Files of full size must be of the subject that they say they are of."""
+    monkeypatch.setitem(algonauts.RELEASE, "06", (2, *algonauts.RELEASE["06"][1:]))
+    folder = tmp_path / "subj06"
+    for name in ("training_split/training_fmri", "training_split/training_images", "roi_masks"):
+        (folder / name).mkdir(parents=True)
+    for number in (0, 5):
+        name = f"train-{number:04d}_nsd-{number:05d}.png"
+        Image.new("RGB", (4, 4)).save(folder / "training_split/training_images" / name)
+
+    def write(counts):
+        for prefix, n in zip(("lh", "rh"), counts, strict=True):
+            mask = (np.arange(163842) < n).astype(np.int64)
+            np.save(folder / "roi_masks" / f"{prefix}.all-vertices_fsaverage_space.npy", mask)
+            responses = np.stack([np.arange(n), np.arange(n)[::-1] + 0.5]).astype(np.float32)
+            np.save(folder / f"training_split/training_fmri/{prefix}_training_fmri.npy", responses)
+
+    write((18978, 20220))
+    data = load_algonauts(tmp_path, 6)
+    assert data.space == "fsaverage"
+    assert [len(v) for v in data.vertices.values()] == [18978, 20220]
+    write((19004, 20544))
+    with pytest.raises(InputError, match=r"18978 and 20220 vertices of .*; got 19004 and 20544"):
+        load_algonauts(tmp_path, 6)
+
+
+def test_release_is_the_manifests(tmp_path):
+    shapes = {
+        entry.path.split("/")[0] + Path(entry.path).name[:2]: entry.shape
+        for entry in load_manifest("algonauts2023").files
+        if entry.role == "responses"
+    }
+    for subject, (n_images, *n_vertices) in algonauts.RELEASE.items():
+        for prefix, n in zip(("lh", "rh"), n_vertices, strict=True):
+            assert shapes[f"subj{subject}{prefix}"] == (n_images, n)
+
+
+# Handing in.
+
+
+def test_submission(export, tmp_path, rng):
+    _, image_ids = load_algonauts_images(export, 1, split="test")
+    predictions = rng.normal(size=(2, 14))
+    paths = write_algonauts_submission(
+        tmp_path / "out", export, 1, predictions[::-1], image_ids=image_ids[::-1]
+    )
+    folder = tmp_path / "out/subj01"
+    assert paths == [folder / "lh_pred_test.npy", folder / "rh_pred_test.npy"]
+    left, right = (np.load(path) for path in paths)
+    assert (left.shape, right.shape) == ((2, 8), (2, 6))
+    assert left.dtype == right.dtype == np.float32
+    np.testing.assert_array_equal(np.c_[left, right], predictions.astype(np.float32))
+
+
+def test_rows_go_by_the_order_of_files(export, tmp_path):
+    folder = export / "subj01/test_split/test_images"
+    first = min(folder.iterdir())
+    first.rename(folder / "test-0003_nsd-00001.png")
+    predictions = np.repeat([[1.0], [29.0]], 14, axis=1)
+    left, _ = write_algonauts_submission(tmp_path, export, 1, predictions, image_ids=[1, 29])
+    np.testing.assert_array_equal(np.load(left)[:, 0], [29, 1])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "image_ids", "message"),
+    [
+        (np.zeros((2, 14)), [1, 2], "each of the 2 test images .*; 1 images missing, 1 others"),
+        (np.zeros((2, 14)), [1, 1], "each of the 2 test images"),
+        (np.zeros((1, 14)), [1], "each of the 2 test images"),
+        (np.zeros((2, 13)), [1, 29], r"numbers of shape \(2, 14\).*got float64 of shape \(2, 13"),
+        (np.full((2, 14), np.nan), [1, 29], "finite numbers; got 28 that are not"),
+        (np.full((2, 14), 1e300), [1, 29], "finite numbers; got 28 that are not, in float32"),
+        (np.full((2, 14), "a"), [1, 29], "got <U1 of shape"),
+    ],
+)
+def test_submissions_that_lack_something(export, tmp_path, predictions, image_ids, message):
+    with pytest.raises(InputError, match=message):
+        write_algonauts_submission(tmp_path / "o", export, 1, predictions, image_ids=image_ids)
+    assert not (tmp_path / "o").exists()
+
+
 def test_some_images_in_any_order(export):
     everything, image_ids = load_algonauts_images(export, 1)
     some, their_ids = load_algonauts_images(export, 1, image_ids=image_ids[[3, 0]])
@@ -324,6 +471,21 @@ def test_random_damage_never_escapes(export, rng):
         except InputError:
             n_refused += 1
     assert n_refused > 150
+
+
+def test_pickles_that_would_print_or_hash_for_ever(export):
+    nested = ()
+    for _ in range(60):
+        nested = (nested, nested)
+    path = as_released(export / "subj01/roi_masks", {1: nested})
+    with pytest.raises(InputError, match=r"names of integer labels; got .1, <class 'tuple'>"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
+    header = path.read_bytes()[:128]
+    # Written by hand: to make such a key, pickle would have to hash it.
+    doubled = b")" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(60))
+    path.write_bytes(header + b"\x80\x04}" + doubled + b"K\x01s.")
+    with pytest.raises(InputError, match="something else than names by number"):
+        load_algonauts_rois(export, 1, "prf-visualrois")
 
 
 def test_names_that_are_missing(export):

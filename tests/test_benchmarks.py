@@ -14,6 +14,8 @@ import bench_attribution
 import bench_calibration
 import bench_prepare
 import bench_prf
+import bench_stats
+import bench_training
 import benchmark_models
 import competitors
 
@@ -130,6 +132,26 @@ def test_calibration_prints_a_table_and_writes_json(command, field, tmp_path, ca
     assert all(0 <= row[field] <= 1 for row in measured["rows"])
 
 
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        ("areas", "any component"),
+        ("maps", "tfce"),
+        ("group", "p ≤ 0.5000"),
+        ("intervals", "R2"),
+        ("spins", "naive p ≤ 0.05"),
+        ("speed", "seconds"),
+    ],
+)
+def test_statistics_print_tables_and_write_json(command, field, tmp_path, capsys):
+    path = tmp_path / "measured.json"
+    bench_stats.main([command, "--small", "--json", str(path)])
+    assert f"| {field}" in capsys.readouterr().out
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert measured["command"] == command
+    assert all(row[field] >= 0 for row in measured["rows"])
+
+
 def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):
     pytest.importorskip("captum")
     path = tmp_path / "measured.json"
@@ -140,6 +162,22 @@ def test_all_vertices_in_one_pass_are_timed(tmp_path, capsys):
     for field in ("seconds_of_gradients", "product_gflop_s", "share_of_plain", "captum_seconds"):
         assert row[field] > 0
     assert not [other for other in tmp_path.iterdir() if other != path]
+
+
+@pytest.mark.parametrize(
+    ("command", "column", "names"),
+    [
+        ("feeding", "source", ["memory", "warm", "cold", "warm, no threads"]),
+        ("processes", "processes", [1, 2]),
+        ("real", "what", ["writing", "scaling", "epoch", "attribution"]),
+    ],
+)
+@pytest.mark.slow
+def test_training_is_measured_and_its_stores_removed(command, column, names, tmp_path, capsys):
+    bench_training.main([command, "--small", "--folder", str(tmp_path)])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row[column] for row in rows] == names
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

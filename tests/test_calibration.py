@@ -6,6 +6,7 @@ from dataclasses import replace
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from neuroigc._validation import InputError
@@ -16,8 +17,10 @@ from neuroigc.prf import (
     fit_prf,
     learn_calibration,
     make_phantoms,
+    phantom_table,
     pixel_centres,
     plot_calibration,
+    read_phantom_table,
 )
 
 matplotlib.use("Agg")
@@ -108,7 +111,7 @@ def test_noise_does_not_shrink_sizes(rng):
 @pytest.mark.parametrize("tail", [np.inf, 3.0])
 @pytest.mark.parametrize("errors", ["reported", "neighbours"])
 def test_intervals_cover(rng, errors, tail):
-    phantoms, truth = make_truth(rng, 1500), make_truth(rng, 2000)
+    phantoms, truth = make_truth(rng, 3000), make_truth(rng, 4000)
     options = {"errors": True, "understated": 2.5, "tail": tail}
     found, calibration = calibrate_prfs(
         estimate(truth, rng, **options), estimate(phantoms, rng, **options), phantoms, errors=errors
@@ -126,6 +129,40 @@ def test_intervals_cover(rng, errors, tail):
     held_out = calibration.coverage((0.5, 0.95))
     assert held_out["level"].tolist() == [0.5, 0.95]
     assert held_out.loc[1, ["x", "y", "size"]].between(0.93, 0.97).all()
+
+
+@pytest.mark.parametrize("errors", ["reported", "neighbours"])
+def test_intervals_are_those_of_vertices_like_the_real_ones(rng, errors):
+    # Fields far from fixation are far off, now and then, which standard errors do not tell.
+    def far_off(truth):
+        fields = estimate(truth, rng, errors=True)
+        gone = (np.hypot(truth.x_deg, truth.y_deg) > 3.4) & (rng.random(len(truth)) < 0.2)
+        return replace(fields, x_deg=fields.x_deg + np.where(gone, 4 * fields.x_error_deg, 0))
+
+    phantoms = make_truth(rng, 3000)
+    truth = make_truth(rng, 20_000)
+    truth = truth[np.hypot(truth.x_deg, truth.y_deg) < 1.5]
+    fields, phantom_fields = far_off(truth), far_off(phantoms)
+
+    def coverage(found):
+        low, high = found.intervals()["x_deg"]
+        return ((low <= truth.x_deg) & (truth.x_deg <= high)).mean()
+
+    found, _ = calibrate_prfs(fields, phantom_fields, phantoms, errors=errors)
+    assert 0.93 <= coverage(found) <= 0.97
+    # Unless it is known which phantoms they are like.
+    plain = learn_calibration(phantom_fields, phantoms, errors=errors)
+    assert coverage(plain.apply(fields)) > 0.975
+    # Vertices without a usable map have no say.
+    status = np.where(np.arange(len(fields)) % 2, "flat", fields.status)
+    quality = np.full(len(fields), np.nan)
+    quality[::2] = fields.r2[::2]
+    half = plain.for_vertices(replace(fields, status=status))
+    np.testing.assert_array_equal(
+        half.error_scale, plain.for_vertices(fields, quality=quality).error_scale
+    )
+    none = plain.for_vertices(replace(fields, status=np.full(len(fields), "flat")))
+    np.testing.assert_array_equal(none.error_scale, plain.error_scale)
 
 
 def test_the_narrower_errors_are_taken(rng):
@@ -246,19 +283,56 @@ def test_plot_shows_lines_errors_and_coverage(rng):
     phantoms = make_truth(rng, 300, margin=0.5)
     calibration = learn_calibration(estimate(phantoms, rng), phantoms)
     figure = plot_calibration(calibration)
-    sizes, centres, shares = figure.axes
-    assert sizes.get_title() == f"{calibration.used.sum()} of 300 phantoms"
-    assert len(sizes.collections[0].get_offsets()) == calibration.used.sum()
-    ends, fitted = sizes.lines[0].get_data()
+    raw, sizes, centres, shares = figure.axes
+    assert raw.get_title() == f"{calibration.used.sum()} of 300 phantoms"
+    assert len(raw.collections[0].get_offsets()) == calibration.used.sum()
+    ends, fitted = raw.lines[0].get_data()
     np.testing.assert_allclose(
         np.log(fitted), calibration.size[0] + calibration.size[1] * np.log(ends)
     )
+    truth, found = np.array(sizes.collections[0].get_offsets()).T
+    np.testing.assert_allclose(truth, phantoms.size_deg[calibration.used])
+    assert sizes.get_title() == f"median error {100 * np.median(np.abs(found / truth - 1)):.1f} %"
     median, high = (line.get_ydata() for line in centres.lines)
     assert (high > median).all()
     assert median[0] > median[-1]
     assert [line.get_label() for line in shares.lines[:3]] == ["x", "y", "size"]
     # Perfect estimates can be drawn, too.
     plot_calibration(learn_calibration(estimate(phantoms), phantoms)).canvas.draw()
+
+
+def test_plot_has_a_curve_for_each_exponent_where_size_comes_from_both(rng):
+    phantoms = make_truth(rng, 300)
+    exponent = rng.uniform(0.3, 0.9, 300)
+    phantoms = replace(phantoms, exponent=exponent)
+    # Widths of what pools, exactly.
+    pooled = replace(estimate(phantoms), size_deg=phantoms.size_deg * np.sqrt(exponent))
+    calibration = learn_calibration(pooled.with_exponent(exponent), phantoms)
+    figure = plot_calibration(calibration)
+    raw = figure.axes[0]
+    for line, share in zip(raw.lines, (0.1, 0.5, 0.9), strict=True):
+        size, width = line.get_data()
+        # Of a surface of the second order, which the root of the exponent is not.
+        expected = size * np.sqrt(np.quantile(exponent[calibration.used], share))
+        np.testing.assert_allclose(width, expected, rtol=0.02)
+    assert raw.get_ylabel() == "estimated width (deg)"
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("exponents", [False, True])
+def test_a_table_of_phantoms_teaches_the_same_again(rng, tmp_path, exponents):
+    phantoms = make_truth(rng, 100)
+    estimates = estimate(phantoms, rng, errors=True)
+    if exponents:
+        estimates = estimates.with_exponent(rng.uniform(0.3, 0.9, 100))
+    calibration = learn_calibration(estimates, phantoms, quality=phantoms.ncsnr)
+    phantom_table(calibration).to_csv(tmp_path / "phantoms.tsv", sep="\t", index=False)
+    table = pd.read_csv(tmp_path / "phantoms.tsv", sep="\t")
+    again = read_phantom_table(table, extent_deg=8.4)
+    assert again.to_dict() == pytest.approx(calibration.to_dict())
+    pd.testing.assert_frame_equal(again.expected_errors(), calibration.expected_errors())
+    with pytest.raises(InputError, match=r"table: expected columns .* got no quality, r2"):
+        read_phantom_table(table.drop(columns=["quality", "r2"]), extent_deg=8.4)
 
 
 def shortened(fields):

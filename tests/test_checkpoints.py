@@ -119,10 +119,31 @@ def test_damaged_descriptions_are_refused(saved, text):
 
 def test_another_format_is_refused(saved):
     path = saved[0].with_name("sub-01.v2.json")
-    path.write_text(path.read_text().replace("neuroigc model, 1", "neuroigc model, 9"))
+    path.write_text(path.read_text().replace("neuroigc model, 2", "neuroigc model, 9"))
     with pytest.raises(
-        InputError, match=r"expected format 'neuroigc model, 1'; got 'neuroigc model, 9'"
+        InputError, match=r"expected format 'neuroigc model, 2'; got 'neuroigc model, 9'"
     ):
+        NeuralDecoder.load(saved[0])
+
+
+def as_before_digests(path, description):
+    """Write a description as the first version of the format had it."""
+    del description["sha256_of_the_rest"]
+    path.write_text(json.dumps({**description, "format": "neuroigc model, 1"}))
+
+
+def test_models_of_the_first_format_are_read(saved):
+    path = saved[0].with_name("sub-01.v2.json")
+    as_before_digests(path, json.loads(path.read_text()))
+    NeuralDecoder.load(saved[0])
+
+
+def test_a_description_without_its_digest_is_refused(saved):
+    path = saved[0].with_name("sub-01.v2.json")
+    description = json.loads(path.read_text())
+    del description["sha256_of_the_rest"]
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match="changed or damaged after it was written"):
         NeuralDecoder.load(saved[0])
 
 
@@ -131,6 +152,9 @@ def test_weights_of_another_shape_are_refused(saved):
     description = json.loads(path.read_text())
     description["fitted"]["network_arguments_"]["hidden"] = [5]
     path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match="changed or damaged after it was written"):
+        NeuralDecoder.load(saved[0])
+    as_before_digests(path, description)
     with pytest.raises(InputError, match=r"expected the weights of a DecoderNetwork as described"):
         NeuralDecoder.load(saved[0])
 

@@ -62,13 +62,12 @@ max_epochs = 2
 [encoding]
 subjects = ["01"]
 image_size = 24
-max_gradients = 5
+n_phantoms = 60
 rois = ["V1", "hV4"]
 
 [encoding.network]
-channels = [4, 4, 4, 4, 4]
-n_latents = 6
-max_epochs = 1
+channels = [4, 4]
+max_epochs = 4
 """
 
 
@@ -117,16 +116,19 @@ def test_summary_has_its_keys(done):
         summary
     )
     for feature in ("luminance_contrast", "one_over_f_slope"):
-        assert {"r", "completeness_gap", "numerical_error", "n_gradients"} == set(
+        assert {"r", "ridge_r", "completeness_gap", "numerical_error", "n_gradients"} == set(
             summary["decoding"][feature]
         )
-    assert {"median_r", "median_noise_ceiling_r"} <= set(summary["encoding"])
+    names = {"median_r", "median_noise_ceiling_r", "median_normalised_r"}
+    assert names <= set(summary["encoding"])
     assert {"n_vertices", "median_centre_error_deg", "r_eccentricity", "r_angle", "r_size"} <= set(
         summary["prf"]
     )
 
 
-ROI_COLUMNS = "subject hemisphere atlas roi output igc standard_error n_vertices"
+ROI_COLUMNS = (
+    "subject hemisphere atlas roi output igc standard_error n_vertices low high p p_fwe p_fdr"
+)
 PRF_COLUMNS = (
     "subject hemisphere vertex roi x_deg y_deg eccentricity_deg angle_deg size_deg r2 status"
 )
@@ -145,6 +147,9 @@ def test_tables_have_their_columns(done):
     prfs = read_table(done / "prf.tsv")
     assert " ".join(prfs).startswith(PRF_COLUMNS)
     assert set(prfs["status"]) <= {"ok", "at_bound", "not_converged", "flat"}
+    ok = prfs[prfs["status"] == "ok"]
+    for name in ("x", "y", "size"):
+        assert ok[f"{name}_deg"].between(ok[f"{name}_low"], ok[f"{name}_high"]).all()
 
 
 def test_areas_and_elsewhere_sum_to_the_total(done):
@@ -197,15 +202,15 @@ def test_stages_one_by_one_and_interrupted_give_the_same(done, study_toml, tmp_p
     out = tmp_path / "staged"
     assert main(["prepare", str(study_toml), "--out", str(out), "--quiet"]) == 0
     # Interrupted between the two networks of the stage: the first is kept.
-    original = models.NeuralEncoder.fit
+    original = models.FieldEncoder.fit
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models.NeuralEncoder, "fit", interrupted)
+    monkeypatch.setattr(models.FieldEncoder, "fit", interrupted)
     assert main(["train", str(out), "--quiet"]) == 2
     kept = (out / "models" / "decoder.json").stat().st_mtime_ns
-    monkeypatch.setattr(models.NeuralEncoder, "fit", original)
+    monkeypatch.setattr(models.FieldEncoder, "fit", original)
     for stage in STAGES[1:-1]:
         assert main([stage, str(out), "--quiet"]) == 0
     assert (out / "models" / "decoder.json").stat().st_mtime_ns == kept
@@ -463,8 +468,12 @@ def test_a_shard_that_was_killed_keeps_what_it_has(trained, monkeypatch):
     monkeypatch.setattr(attribution, "attribute_shard", interrupted)
     assert main(["attribute", str(out), "--shard", "1/2", "--quiet"]) == 2
     assert main(["attribute", str(out), "--shard", "1/2", "--quiet"]) == 0
-    names = ["sub-01_decoding", "sub-02_decoding", "sub-02_decoding", "sub-01_encoding"]
+    names = ["sub-01_decoding", "sub-02_decoding", "sub-02_decoding"]
     assert calls == [f"{name}_1of2.npz" for name in names]
+    # Windows are attributed all at once, by one of the jobs.
+    assert (out / "shards" / "sub-01_encoding_1of2.npz").exists()
+    assert main(["attribute", str(out), "--shard", "2/2", "--quiet"]) == 0
+    assert not (out / "shards" / "sub-01_encoding_2of2.npz").exists()
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "1/3/3", "-1/3", "1.5/2", ""])
@@ -492,7 +501,7 @@ def test_shards_have_gradients_where_the_study_does_not_say(trained, monkeypatch
 
     monkeypatch.setattr(attribution, "attribute_shard", counted)
     assert main(["attribute", str(out), "--shard", "1/1", "--quiet"]) == 0
-    assert taken == [SHARD_GRADIENTS, SHARD_GRADIENTS, 5]
+    assert taken == [SHARD_GRADIENTS, SHARD_GRADIENTS]
     assert main(["merge", str(out), "--quiet"]) == 0
     assert "sub-01, decoding: a tolerance of 1e-06 is not met after 5" in message(capsys)
 

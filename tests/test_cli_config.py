@@ -32,6 +32,13 @@ def test_dump_is_read_back_unchanged(tmp_path):
     assert load_config(tmp_path / "run" / "study.toml") == config
 
 
+def test_references_count_from_the_file_and_move_with_the_study(tmp_path):
+    text = MINIMAL + "[encoding]\nsubjects = ['01']\nreferences = 'maps/{subject}'\n"
+    config = parse_config(text, base=tmp_path)
+    assert config.encoding.references == str(tmp_path / "maps" / "{subject}")
+    assert 'references = "../maps/{subject}"' in dump_config(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -58,11 +65,35 @@ def test_dump_is_read_back_unchanged(tmp_path):
         (MINIMAL + "[encoding]\n", "encoding. subjects: expected at least one"),
         (MINIMAL + "[encoding]\nsubjects = ['01']\npool = 24\n", "pool: expected 1 to image_size"),
         (MINIMAL + "[encoding]\nsubjects = ['01']\nrois = []\n", "rois: expected at least one"),
+        (MINIMAL + "[encoding]\nmodel = 'cnn'\n", "model: expected one of 'fields', 'latents'"),
+        (
+            MINIMAL + "[encoding]\nsubjects = ['01']\nreference_kind = 'hcp'\n",
+            "reference_kind: expected one of 'nsd', 'benson'",
+        ),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nimage_size = 50\n", "a multiple of 8 above 24"),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nn_phantoms = 9\n", "expected 50 or more; got 9"),
+        (MINIMAL + "[encoding]\nsubjects = ['01']\nwithin_deg = 0.0\n", "more than 0 degrees"),
         (MINIMAL + "[rois.merge]\nV1 = [1, 2]\n", "merge V1: expected a list of strings"),
         (
             MINIMAL.replace("[decoding]", 'layout = "algonauts"\nsessions = 7\n[decoding]'),
-            "sessions: expected nothing: Algonauts has none; got 7",
+            "sessions: expected nothing: only NSD has any; got 7",
         ),
+        (MINIMAL.replace("[decoding]", "extent_deg = inf\n[decoding]"), "a finite number; got inf"),
+        (MINIMAL.replace("[decoding]", "extent_deg = nan\n[decoding]"), "a finite number; got nan"),
+        (MINIMAL + f"tolerance = 1{'0' * 400}\n", "a finite number; got 1000"),
+        (
+            MINIMAL.replace("[decoding]", "space = '../..'\n[decoding]"),
+            "space: .* name of a folder",
+        ),
+        (
+            MINIMAL.replace("[decoding]", "beta_version = 'a/../..'\n[decoding]"),
+            "beta_version: expected the name of a folder",
+        ),
+        (
+            MINIMAL.replace("[decoding]", "layout = 'arrays'\n[encoding]\nsubjects = ['01']\n"),
+            "encoding.: expected none: arrays come without images",
+        ),
+        ("a = " + "[" * 5000, "expected valid TOML"),
         ('data = "x"\n[decoding]\n', "data: expected a table; got str"),
         (MINIMAL.replace('["01"]', '["../x"]'), "subjects: expected two digits"),
     ],
@@ -106,7 +137,7 @@ def test_what_is_prepared_can_be_chosen(tmp_path, line, name, value):
         ("test_images = [-1]", "test_images: expected different whole numbers from 0 up; got -1"),
         ("test_images = 3", "test_images: expected a value of type str; got 3"),
         ('dtype = "int8"', "dtype: expected one of 'float32', 'float16'; got 'int8'"),
-        ('layout = "algonauts"\ntest_images = [3]', "test_images: expected nothing: Algonauts"),
+        ('layout = "algonauts"\ntest_images = [3]', "test_images: expected nothing: only NSD"),
     ],
 )
 def test_what_cannot_be_prepared_is_told(line, message):

@@ -9,7 +9,7 @@ from torch import nn
 from neuroigc._validation import InputError
 from neuroigc.attribution import integrated_gradient_correlation
 from neuroigc.models import FieldEncoder, FieldEncoderNetwork
-from neuroigc.models.fields import WindowReadout, _Pool, growth
+from neuroigc.models.fields import WindowReadout, _Pool, growth, make_point_symmetric
 from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
 
 SIZE, N_OUTPUTS = 24, 6
@@ -54,6 +54,27 @@ def batches(images, targets, weights=None, size=64):
             yield images[part], targets[part], None if weights is None else weights[part]
 
     return cut
+
+
+def test_symmetric_features_stand_where_the_image_has_them(network, images):
+    arguments = {"channels": (3, 4), "kernel_sizes": (3, 3), "largest_grid": 12}
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    symmetric = make_point_symmetric(network, image_size=SIZE, n_outputs=N_OUTPUTS, **arguments)
+    assert not symmetric.training
+    turned = images.flip(-1, -2)
+    with torch.no_grad():
+        both = network.features(images), network.features(turned).flip(-1, -2)
+        found = symmetric.features(images)
+        torch.testing.assert_close(found, (both[0] + both[1]) / 2)
+        torch.testing.assert_close(symmetric.features(turned), found.flip(-1, -2))
+    # Which is not so without.
+    assert (both[0] - both[1]).abs().mean() > 0.05 * both[0].std()
+    # Windows are the same, and the network is a factorised one as before.
+    assert torch.equal(symmetric.readout.windows(), network.readout.windows())
+    hidden = symmetric.stem(images)
+    torch.testing.assert_close(symmetric.head(symmetric.body(hidden)), symmetric(images))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name])
 
 
 def test_is_what_the_formula_says(network, images):

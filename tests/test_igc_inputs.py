@@ -114,11 +114,11 @@ def results(rng):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("npy", r"a single array"),
+        ("npy", r"a single .npy array"),
         ("truncated", r"zip"),
-        ("empty", r"No data"),
-        ("text", r"pickle"),
-        ("folder", r"directory"),
+        ("empty", r"zip"),
+        ("text", r"zip"),
+        ("folder", r"No such file"),
         ("without a field", r"lacks attributions, completeness_gap"),
         ("settings", r"line 1"),
     ],

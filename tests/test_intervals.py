@@ -316,7 +316,7 @@ def test_the_table_has_intervals_and_p_values_where_there_are_any(rng):
     plain = ["output", "group", "igc", "standard_error", "correlation", "completeness_gap"]
     plain.append("numerical_error")
     frame = result.to_frame()
-    assert list(frame) == [*plain, "low", "high", "p", "p_fwe"]
+    assert list(frame) == [*plain, "low", "high", "p", "p_fwe", "p_fdr"]
     ends = result.group_intervals().reshape(-1, 2)
     np.testing.assert_array_equal(frame[["low", "high"]], ends)
     np.testing.assert_array_equal(frame["p"], result.group_p_values.ravel())

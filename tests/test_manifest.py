@@ -142,6 +142,27 @@ def test_values_cannot_lead_out_of_the_root(write):
         ("[[", HEAD, "expected a TOML file"),
         ('[[files]]\npath = "a"\nrole = "x"\n' * 2, HEAD, "each file once; got 1 twice"),
         ('[[files]]\npath = "{k}"\nrole = "x"\neach = { k = 3 }', HEAD, "strings or a range"),
+        ('[[files]]\npath = "{k}"\nrole = "x"\neach = 3', HEAD, "each: expected a table; got 3"),
+        (
+            '[[files]]\npath = "{k}"\nrole = "x"\neach = { k = "0..99999999" }',
+            HEAD,
+            "100000 files at most",
+        ),
+        (
+            '[[files]]\npath = "{k}{l}"\nrole = "x"\neach = { k = "0..999", l = "0..999" }',
+            HEAD,
+            "100000 files at most",
+        ),
+        ("files = 3", HEAD, "files: expected tables; got int"),
+        ("files = [3]", HEAD, "files: expected tables; got list"),
+        ('[[files]]\npath = 3\nrole = "x"', HEAD, "path: expected str; got 3"),
+        ('[[files]]\npath = "a"\nrole = "x"\nbytes = "9"', HEAD, "bytes: expected int; got '9'"),
+        ('[[files]]\npath = "a"\nrole = "x"\nbytes = -9', HEAD, "bytes: expected int; got -9"),
+        ('[[files]]\npath = "a"\nrole = "x"\nshape = [1.5]', HEAD, "shape: expected tuple"),
+        ('[[files]]\npath = "a"\nrole = "x"\nmd5 = "0g"', HEAD, "md5: expected 32 digits"),
+        ("", HEAD + "redistributable = 1", "redistributable: expected bool; got 1"),
+        ("", HEAD.replace('"Tiny"', "['Tiny']"), "title: expected str; got"),
+        ("x = " + "[" * 5000, HEAD, "expected a TOML file"),
     ],
 )
 def test_manifests_that_are_wrong(write, text, head, message):

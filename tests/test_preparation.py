@@ -504,7 +504,8 @@ def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path, rng):
         peaks[n] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     session_bytes = 2 * n_vertices * n_trials * 4
-    assert peaks[16] < peaks[2] + session_bytes / 2
+    # Whether one more was read ahead when memory peaked is chance.
+    assert peaks[16] < peaks[2] + session_bytes
 
 
 def test_progress_is_shown_and_changes_nothing(root, tmp_path, capsys):

@@ -111,7 +111,7 @@ def test_summary_says_the_numbers(study, page):
 
 def test_key_figures_are_explained(page):
     assert "1.3 × 10⁻⁵" in page.text
-    for words in ("0 is exact", "maps are not calibrated", "relative error of the map"):
+    for words in ("0 is exact", "correlation with the true size", "relative error of the map"):
         assert words in page.text
 
 
@@ -135,11 +135,11 @@ def test_ids_are_unique(page):
 
 def test_every_figure_has_number_caption_and_alt(study, page):
     images, n_figures = page.all("img"), len(page.all("figure"))
-    assert len(images) == n_figures == len(page.all("figcaption")) == 10
+    assert len(images) == n_figures == len(page.all("figcaption")) == 15
     assert all(len(image["alt"]) > 20 for image in images)
     assert all(int(image["width"]) > 100 and int(image["height"]) > 100 for image in images)
     labels = re.findall(r"Figure (S?\d+)\.", page.text)
-    assert labels == ["1", "2", "S1", "3", "4", "5", "6", "7", "8", "9"]
+    assert labels == ["1", "2", "S1", *map(str, range(3, 15))]
     assert len(list((study / "figures").iterdir())) == n_figures
 
 
@@ -177,7 +177,59 @@ def test_size_lines_stand_beside_the_literature(study, page):
     line = size_eccentricity(good, good["roi"]).set_index("area").loc["V1"]
     low, high = format_number(line["slope_low"]), format_number(line["slope_high"])
     assert f"<td>{format_number(line['slope'])} ({low} to {high})</td>" in page.source
-    assert f"<td>{format_number(0.169)}</td><td>{format_number(0.022)}</td>" in page.source
+    # The compressive model's, whose sizes are those that phantoms calibrate.
+    assert f"<td>{format_number(0.16)}</td><td>{format_number(0.5)}</td>" in page.source
+    assert "Known: Kay and others" in page.text
+
+
+def test_phantoms_tell_what_errors_to_expect(study, page):
+    table = pd.read_csv(study / "phantoms.tsv", sep="\t")
+    order = np.argsort(table["ncsnr"])
+    best = table.iloc[order[-30:]]
+    # The lines are close to the identity: what is left are the errors put in.
+    error = np.hypot(best["x_deg"] - best["true_x_deg"], best["y_deg"] - best["true_y_deg"])
+    ratio = best["ncsnr"].min()
+    ceiling = format_number(ratio / np.sqrt(1 + ratio**2))
+    row = re.search(
+        rf"<th scope=\"row\">noise ceiling r {ceiling} to [\d.]+</th>(.*?)</tr>", page.source
+    )[1]
+    subject, n, centre, _, _ = re.findall("<td>(.*?)</td>", row)
+    assert (subject, n) == ("01", "30")
+    assert float(centre) == pytest.approx(error.median(), abs=0.02)
+    assert f"where it is above r = {ceiling} (medians)" in page.text
+    assert "Calibration with phantoms, subject 01" in page.text
+    assert "120 phantoms per subject" in page.text
+    # Half the interval of x and of size.
+    assert page.source.count(">0.20</td>") >= 2 * 4
+
+
+def test_without_phantoms_sizes_are_said_to_be_those_of_the_maps(tmp_path):
+    folder = make_report_study(tmp_path / "study", features=(), calibrated=False)
+    with quick_maps():
+        page = Page(write_report(folder))
+    for words in (
+        "sizes are those of the maps, not calibrated",
+        "no phantoms calibrated them",
+        "Known: Wandell and Winawer",
+        "Sizes are biased unless calibrated",
+        "summed over 2 × 2 pixels",
+        "contributes to the correlation r of predicted and measured response",
+    ):
+        assert words in page.text
+    assert "Errors to expect" not in page.text
+
+
+def test_references_are_named_and_cut_where_they_end(tmp_path):
+    folder = make_report_study(tmp_path / "study", features=(), known="reference")
+    text = (folder / "study.toml").read_text().replace("pool = 2", "within_deg = 2.0")
+    (folder / "study.toml").write_text(text)
+    with quick_maps():
+        page = Page(write_report(folder))
+    table = pd.read_csv(folder / "prf.tsv", sep="\t")
+    near = np.hypot(table["reference_x_deg"], table["reference_y_deg"]) <= 2
+    n = (near & (table["status"] == "ok")).sum()
+    assert f"{n} vertices, whose reference centre is within 2° of the centre of gaze" in page.text
+    assert "Estimated against reference receptive fields" in page.text
 
 
 def test_coverage_needs_the_size_of_the_images(copy):
@@ -188,19 +240,28 @@ def test_coverage_needs_the_size_of_the_images(copy):
     assert "coverage of the visual field is left out: the size of the images" in page.text
 
 
-def test_maps_show_only_what_is_well_fitted(study):
-    from neuroigc.reporting.prf_figures import _keep_well_fitted
-    from neuroigc.surface import SurfaceMap
+def test_maps_show_only_what_is_well_fitted(copy, monkeypatch):
+    from matplotlib.figure import Figure
 
-    prf = read_study(study).tables["prf.tsv"]
-    full = {side: np.ones(10242) for side in ("left", "right")}
-    kept = _keep_well_fitted(SurfaceMap(full), prf).data
-    good = (prf["status"] == "ok") & (prf["r2"] >= 0.3)
-    good &= prf["encoder_r"] >= prf["noise_ceiling_r"] / 2
-    assert 0 < good.sum() < len(prf)
-    for side in full:
-        vertices = prf.loc[good & (prf["hemisphere"] == side), "vertex"]
-        np.testing.assert_array_equal(np.flatnonzero(np.isfinite(kept[side])), np.sort(vertices))
+    drawn = []
+
+    def note(fields, *, vertices, where, quantity, view, **options):
+        drawn.append((quantity, view))
+        good = (fields["status"] == "ok") & (fields["r2"] >= 0.3)
+        good &= fields["encoder_r"] >= fields["noise_ceiling_r"] / 2
+        np.testing.assert_array_equal(where, good)
+        assert 0 < good.sum() < len(good)
+        np.testing.assert_array_equal(
+            np.concatenate([vertices["left"], vertices["right"]]), fields["vertex"]
+        )
+        assert options["outline_names"] == ["V1", "V2", "V3", "hV4"]
+        return Figure()
+
+    monkeypatch.setattr("neuroigc.reporting.retinotopy.plot_retinotopy", note)
+    write_report(copy)
+    views = ("flat", "inflated")
+    pairs = [(quantity, view) for quantity in ("angle", "eccentricity") for view in views]
+    assert drawn == [*pairs, ("size", "flat")]
 
 
 def test_nothing_is_fetched_from_anywhere(page):
@@ -234,7 +295,7 @@ def test_supplement_beyond_the_budget_stays_in_its_folder(copy, monkeypatch):
     monkeypatch.setattr("neuroigc.reporting.shelf._BUDGET_BYTES", 10)
     page = Page(write_report(copy))
     assert "Not embedded, to keep this page small: see figures/sub-02_igc.png" in page.text
-    assert len(page.all("img")) == 9
+    assert len(page.all("img")) == 14
 
 
 def test_methods_state_the_parameters_of_the_run(page):
@@ -246,8 +307,9 @@ def test_methods_state_the_parameters_of_the_run(page):
         "13 to 17 gradients per sample at 242 to 244 held-out images per subject were taken",
         "the estimated numerical error of a map is at most 3.4%",
         "other samples of the same data set and the same subject",
-        "the estimated numerical error of the map is 20.0% for the median vertex",
-        "summed over 2 × 2 pixels",
+        "over 4 000 images; the estimated numerical error of the map is 20.0% for the median",
+        "a Gaussian window of its own",
+        "2 convolutions with 16 and 12 maps",
         "Of 9 600 images, 1 240 were held out",
     ):
         assert words in page.text
@@ -305,7 +367,13 @@ def test_changed_weights_are_noticed(bare):
 
 
 def test_limitations_are_stated(page):
-    for words in ("not causation", "share credit", "Negative values", "biased", "frozen"):
+    for words in (
+        "not causation",
+        "share credit",
+        "Negative values",
+        "as good as their phantoms",
+        "frozen",
+    ):
         assert words in page.text
 
 
@@ -353,11 +421,11 @@ def test_without_encoding(bare):
     page = Page(write_report(bare))
     assert "this study trained no encoding models" in page.text
     assert "Maps are left out" in page.text
-    assert "Sizes are biased" not in page.text
+    assert "Sizes are" not in page.text
 
 
 def test_without_decoding(tmp_path):
-    folder = make_report_study(tmp_path / "study", features=(), simulated=False)
+    folder = make_report_study(tmp_path / "study", features=(), known=None)
     with quick_maps():
         page = Page(write_report(folder))
     assert "this study did not decode image features" in page.text
@@ -505,5 +573,6 @@ def test_numbers_in_words():
 
 
 def test_summary_of_a_study_without_truth_names_the_reference(tmp_path):
-    make_report_study(tmp_path / "s", features=(), simulated=False)
-    assert "against the reference maps" in summary_sentences(read_study(tmp_path / "s"), [])[-1]
+    make_report_study(tmp_path / "s", features=(), known="reference")
+    sentences = summary_sentences(read_study(tmp_path / "s"), [])
+    assert "against the reference maps" in sentences[-2]

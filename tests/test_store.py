@@ -105,7 +105,7 @@ def test_an_array_with_fewer_rows_than_promised_is_not_kept(tmp_path):
         with writing_array(tmp_path / "x.npy", (3, 2), np.float32) as file:
             file.write(np.zeros((2, 2), np.float32))
 
-    with pytest.raises(InputError, match="as its header says"):
+    with pytest.raises(InputError, match="where its header says"):
         write()
     assert not list(tmp_path.iterdir())
 
@@ -153,14 +153,26 @@ def unsorted(folder):
         (lambda f: change(f, space=3), r"counts of both hemispheres; got .*\['space'\]"),
         (lambda f: change(f, n_dropped={"left": 1}), r"got .*\['n_dropped'\]"),
         (lambda f: (f / "ncsnr.npy").unlink(), r"expected ncsnr.npy, as its description says"),
-        (lambda f: (f / "is_test.npy").write_bytes(b""), r"is_test.npy: expected a .npy file"),
-        (lambda f: (f / "is_test.npy").write_bytes(b"x" * 99), r"is_test.npy: expected a .npy"),
-        (lambda f: cut(f / "responses.npy", -1), r"responses.npy: expected 248 bytes.* got 247"),
-        (lambda f: cut(f / "responses.npy", 100), r"responses.npy: expected a .npy file"),
-        (lambda f: lengthen(f / "ncsnr.npy"), r"ncsnr.npy: expected 148 bytes.* got 149"),
+        (
+            lambda f: (f / "is_test.npy").write_bytes(b""),
+            r"is_test.npy: expected a whole",
+        ),
+        (
+            lambda f: (f / "is_test.npy").write_bytes(b"x" * 99),
+            r"is_test.npy: expected a whole .npy",
+        ),
+        (
+            lambda f: cut(f / "responses.npy", -1),
+            r"responses.npy: .*got 247 bytes where its header says 248",
+        ),
+        (lambda f: cut(f / "responses.npy", 100), r"responses.npy: expected a whole"),
+        (
+            lambda f: lengthen(f / "ncsnr.npy"),
+            r"ncsnr.npy: .*got 149 bytes where its header says 148",
+        ),
         (lambda f: np.save(f / "ncsnr.npy", np.zeros(5)), r"'<f4'}, as described; got .*'<f8'"),
         (lambda f: np.save(f / "is_test.npy", np.ones(9, bool)), r"\[6\].*as described; got .*\[9"),
-        (pickled, r"image_ids.npy: expected a .npy file of plain numbers; got object"),
+        (pickled, r"image_ids.npy: .*got pickled objects"),
         (unsorted, "expected ascending, different image_ids"),
     ],
 )

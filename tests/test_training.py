@@ -7,14 +7,8 @@ from torch import nn
 
 from neuroigc._validation import InputError
 from neuroigc.models import DecoderNetwork
-from neuroigc.models.training import (
-    Samples,
-    count_batches,
-    learning_rate_cycle,
-    measure_scaling,
-    seeded,
-    train,
-)
+from neuroigc.models.feeding import Samples
+from neuroigc.models.training import learning_rate_cycle, seeded, train
 
 SMALL = {"max_epochs": 3, "batch_size": 16, "device": "cpu"}
 
@@ -28,55 +22,6 @@ def samples(rng):
 def make_network(**options):
     with seeded(0, "cpu"):
         return DecoderNetwork(6, 2, hidden=(8, 8), **options)
-
-
-@pytest.mark.parametrize("n", [2, 3, 5, 16, 17, 33, 100])
-@pytest.mark.parametrize("batch_size", [1, 2, 4, 16, 500])
-def test_batches_hold_every_row_once_and_never_one_alone(n, batch_size, rng):
-    rows = np.arange(n, dtype=np.float32)[:, None]
-    batches = [b[0][:, 0] for b in Samples(rows, rows).batches(batch_size, "cpu", rng)]
-    assert len(batches) == count_batches(n, batch_size)
-    assert min(map(len, batches)) >= 2
-    assert max(map(len, batches)) <= max(batch_size, 3)
-    assert sorted(torch.cat(batches).tolist()) == list(range(n))
-
-
-def test_batches_keep_rows_together_and_standardise(rng):
-    x = rng.normal(5, 2, size=(50, 3))
-    scaling = measure_scaling(x, argument="X")
-    samples = Samples(x, x * 10, np.arange(50), input_scaling=scaling)
-    for inputs, targets, conditions, _ in samples.batches(8, "cpu", rng):
-        expected = (x[conditions] - x.mean(0)) / x.std(0)
-        np.testing.assert_allclose(inputs, expected, atol=1e-5)
-        np.testing.assert_allclose(targets, 10 * x[conditions], rtol=1e-6)
-        assert inputs.dtype == targets.dtype == torch.float32
-        assert conditions.dtype == torch.int64
-
-
-def test_split_is_disjoint_complete_and_seeded(samples):
-    first, second = samples.split(0.2, np.random.default_rng(1))
-    again, _ = samples.split(0.2, np.random.default_rng(1))
-    assert len(second) == 20
-    assert sorted([*first.rows, *second.rows]) == list(range(100))
-    np.testing.assert_array_equal(first.rows, again.rows)
-
-
-def test_scaling_of_chunks_is_that_of_the_whole(rng):
-    x = rng.normal(1e4, 1.0, size=(103, 4))
-    x[:, 2] = 7.0
-    mean, scale = measure_scaling(x, argument="X", chunk_size=41)
-    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(scale[[0, 1, 3]], x[:, [0, 1, 3]].std(0), rtol=1e-9)
-    assert np.isinf(scale[2])
-    mean, scale = measure_scaling(x, argument="X", per_column=False, chunk_size=41)
-    np.testing.assert_allclose([mean, scale], [x.mean(), x.std()], rtol=1e-12)
-
-
-def test_scaling_counts_what_is_not_finite(rng):
-    x = rng.normal(size=(50, 4))
-    x[3, 1], x[40, 2], x[41, 0] = np.nan, np.inf, -np.inf
-    with pytest.raises(InputError, match=r"X: expected finite numbers only; got 3 values"):
-        measure_scaling(x, argument="X", chunk_size=32)
 
 
 def test_same_seed_same_weights_and_another_seed_others(samples):
@@ -107,13 +52,6 @@ def test_result_does_not_depend_on_the_global_random_state(samples):
     assert torch.equal(first, second)
 
 
-def test_memory_map_trains_as_array(samples, tmp_path):
-    np.save(tmp_path / "x.npy", samples.inputs)
-    mapped = Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), samples.targets)
-    histories = [train(make_network(), s, seed=0, **SMALL) for s in (samples, mapped)]
-    assert histories[0]["train_loss"] == histories[1]["train_loss"]
-
-
 def test_best_weights_come_back_and_patience_ends(samples, rng):
     """On noise the validation loss soon rises: the network returned must be the best one."""
     noise = Samples(samples.inputs, rng.normal(size=(100, 2)).astype(np.float32))
@@ -136,6 +74,37 @@ def test_without_validation_every_sample_trains_for_all_epochs(samples):
     history = train(make_network(), samples, validation_fraction=0, **SMALL)
     assert history["validation_loss"] == [None] * 3
     assert {len(values) for values in history.values()} == {3}
+
+
+class Plain(nn.Module):
+    """A network without batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Linear(8, 2))
+
+    def forward(self, inputs, _):
+        return self.layers(inputs)
+
+
+def test_parts_of_a_batch_take_the_step_of_the_whole(samples, rng):
+    weighted = Samples(
+        samples.inputs, samples.targets, weights=rng.random(100).astype(np.float32) * 2
+    )
+
+    def trained(make, accumulate):
+        with seeded(0, "cpu"):
+            network = make()
+        options = {**SMALL, "batch_size": 31, "learning_rate": 1e-2}
+        history = train(network, weighted, accumulate=accumulate, **options)
+        return nn.utils.parameters_to_vector(network.parameters()), history
+
+    (whole, history), (parts, same) = trained(Plain, 1), trained(Plain, 4)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(same["train_loss"], history["train_loss"], rtol=1e-5)
+    # Batch normalisation goes by each part.
+    (whole, _), (parts, _) = trained(make_network, 1), trained(make_network, 4)
+    assert (parts - whole).abs().max() > 1e-3
 
 
 def test_weight_decay_spares_biases_and_embeddings(samples):
@@ -182,6 +151,12 @@ def test_bad_requests(samples):
         (dict(max_epochs=2.0), r"max_epochs: .*got 2.0"),
         (dict(max_epochs=True), r"max_epochs: .*got True"),
         (dict(batch_size=None), r"batch_size: .*got None"),
+        (dict(accumulate=0), r"accumulate: expected a whole number, 1 or more; got 0"),
+        (
+            dict(accumulate=8),
+            r"batch_size: expected two samples for each of 8 parts",
+        ),
+        (dict(n_workers=-1), r"n_workers: expected a whole number, 0 or more; got -1"),
         (dict(patience=-1), r"patience: expected a whole number, 0 or more; got -1"),
         (dict(patience=1.5), r"patience: .*got 1.5"),
         (dict(seed=-1), r"seed: expected a whole number, 0 or more; got -1"),

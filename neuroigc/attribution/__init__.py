@@ -10,6 +10,12 @@ from neuroigc.attribution.baselines import (
     SampledBaseline,
     ZeroBaseline,
 )
+from neuroigc.attribution.contrasts import (
+    GroupContrasts,
+    contrast_groups,
+    group_difference,
+    output_difference,
+)
 from neuroigc.attribution.expected_gradients import expected_gradients
 from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.gradient_times_input import gradient_times_input
@@ -22,6 +28,7 @@ from neuroigc.attribution.windowed import window_correlation
 __all__ = [
     "Factors",
     "GivenBaseline",
+    "GroupContrasts",
     "IGCResult",
     "IGResult",
     "MeanBaseline",
@@ -29,11 +36,14 @@ __all__ = [
     "SampledBaseline",
     "ZeroBaseline",
     "attribute_shard",
+    "contrast_groups",
     "expected_gradients",
     "factorise",
     "gradient_times_input",
+    "group_difference",
     "integrated_gradient_correlation",
     "integrated_gradients",
     "merge_shards",
+    "output_difference",
     "window_correlation",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroigc._array_files import read_npz
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 
@@ -54,15 +54,10 @@ def load_state(
     if not path.exists():
         return None
     try:
-        # Opened here, because numpy leaves a damaged file open.
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("a single array")
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+    except InputError as error:
         raise InputError(
-            argument, expected="sums saved by neuroigc", got=f"{path} ({error})", fix=fix
+            argument, expected="sums saved by neuroigc", got=f"{path} ({error.got})", fix=fix
         ) from error
     if str(arrays.pop("identity", "")) != identity:
         raise InputError(

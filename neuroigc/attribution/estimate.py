@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc._progress import track
+from neuroigc._team import Team
 from neuroigc._validation import InputError
 from neuroigc.attribution.accumulators import Sums
 from neuroigc.attribution.checkpoint import load_state, save_state
 from neuroigc.attribution.engine import Engine
 from neuroigc.attribution.pairs import Block, draw_blocks
 from neuroigc.attribution.state import BlockState
-from neuroigc.attribution.team import Team
 
 __all__ = ["Estimate", "Estimator", "exceeds", "is_same", "numerical_errors"]
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from neuroigc._files import make_output_folder
+from neuroigc._team import assemble_team
 from neuroigc._validation import InputError, check_count
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, check_baseline
 from neuroigc.attribution.checkpoint import fingerprint
@@ -37,7 +38,6 @@ from neuroigc.attribution.problem import Problem, prepare
 from neuroigc.attribution.result_folder import ResultFolder
 from neuroigc.attribution.results import IGCResult
 from neuroigc.attribution.rows import FileSums
-from neuroigc.attribution.team import assemble_team
 from neuroigc.attribution.totals import Totals
 
 __all__ = ["attribute_shard", "integrated_gradient_correlation"]
@@ -63,6 +63,7 @@ def integrated_gradient_correlation(
     batch_size: int | None = None,
     memory: float = 1.0,
     n_permutations: int = 0,
+    keep_null: bool = False,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: bool = False,
@@ -121,6 +122,8 @@ def integrated_gradient_correlation(
     n_permutations : int
         Permutations of the targets over the samples (within conditions), for p-values. They take
         no further gradients, but products: a thousand cost about as much as all else.
+    keep_null : bool
+        Keep the maps of permuted targets in the result, for tests of clusters of components.
     device : str or torch.device
         "auto" takes CUDA if there is one, else where the model is.
     seed : int
@@ -159,8 +162,8 @@ def integrated_gradient_correlation(
     options = dict(
         baseline=baseline, conditions=conditions, groups=groups, outputs=outputs, pool=pool,
         tolerance=tolerance, max_gradients=max_gradients, batch_size=batch_size, memory=memory,
-        n_permutations=n_permutations, device=device, seed=seed, progress=progress,
-        checkpoint=checkpoint,
+        n_permutations=n_permutations, keep_null=keep_null, device=device, seed=seed,
+        progress=progress, checkpoint=checkpoint,
     )  # fmt: skip
     folder = None if results is None else ResultFolder(Path(results))
     totals, _ = _run(model, inputs, targets, shard=None, folder=folder, **options)
@@ -253,6 +256,7 @@ def _run(
     batch_size: int | None,
     memory: float,
     n_permutations: int,
+    keep_null: bool,
     device: str | torch.device,
     seed: int,
     progress: bool,
@@ -342,6 +346,7 @@ def _run(
         "max_gradients": max_gradients,
         "batch_size": batch_size,
         "memory": float(memory),
+        "keep_null": bool(keep_null),
         "device": str(place),
         "n_processes": team.size if team.talks else 1,
     }

@@ -42,6 +42,7 @@ __all__ = [
     "bootstrap_intervals",
     "jackknife",
     "leave_one_out",
+    "left_out_errors",
     "symmetric_intervals",
     "weighted_values",
 ]
@@ -113,14 +114,25 @@ def jackknife(data: GroupData) -> tuple[Array, Array]:
         1946), which is a sum over samples as v is: of the mean of n values of kurtosis k,
         ``2 n / (k - 1)``. They are n less the number of strata at most.
     """
-    left_out, shape = leave_one_out(data), data.values.shape
-    variance, doubt = np.zeros(shape), np.zeros(shape)
-    for at in data.members:
+    return left_out_errors(leave_one_out(data), data.members)
+
+
+def left_out_errors(left_out: Array, members: list[Array]) -> tuple[Array, Array]:
+    """Return what `jackknife` does, of any values without each sample in turn.
+
+    Parameters
+    ----------
+    left_out : array of shape (n_samples, ...)
+    members : list of arrays
+        The samples of each stratum.
+    """
+    variance, doubt = np.zeros(left_out.shape[1:]), np.zeros(left_out.shape[1:])
+    for at in members:
         squares = (left_out[at] - left_out[at].mean(0)) ** 2 * ((len(at) - 1) / len(at))
         variance += squares.sum(0)
         doubt += len(at) * squares.var(0)
     n_free = 2 * variance**2 / np.maximum(doubt, _TINY)
-    return np.sqrt(variance), np.clip(n_free, 1, max(len(left_out) - len(data.members), 1))
+    return np.sqrt(variance), np.clip(n_free, 1, max(len(left_out) - len(members), 1))
 
 
 def symmetric_intervals(values: Array, errors: Array, n_free: Array | int, level: float) -> Array:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroigc._progress import track
+from neuroigc._team import Team
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, baseline_bank
 from neuroigc.attribution.columns import Columns, check_groups
@@ -28,7 +29,6 @@ from neuroigc.attribution.samples import (
     numbers,
     run_model,
 )
-from neuroigc.attribution.team import Team
 
 __all__ = ["Problem", "prepare"]
 
@@ -56,7 +56,7 @@ class Problem:
         Which samples may be compared; covariances are taken within strata.
     conditions : Tensor of shape (n_samples,) or None
     targets, predictions : Tensor of shape (n_samples, n_outputs)
-        Centred within strata, float64; targets are divided by their standard deviation.
+        Centred within strata; targets are divided by their standard deviation.
     influence : Tensor of shape (n_samples, n_outputs)
         Influence of each sample on the standard deviations: half the squared z-scores of
         prediction and target, minus 1.
@@ -237,6 +237,11 @@ def prepare(
     f = torch.from_numpy(_centred(raw, strata)).to(device)
     sd_f = _deviation(f, raw, 2 * torch.finfo(samples.dtype).eps)
     _refuse_constant(sd_f, "model", chosen)
+    # Samples x outputs is what many outputs take most of: no more copies than needed.
+    predictions = f.to(samples.dtype, copy=True)
+    f /= sd_f
+    correlation = (f * c).mean(0)
+    influence = f.square_().add_(c**2).div_(2).sub_(1)
     return Problem(
         samples=samples,
         factors=factors,
@@ -245,11 +250,11 @@ def prepare(
         keys=keys,
         strata=strata,
         conditions=condition_rows,
-        targets=c,
-        predictions=f,
-        influence=((f / sd_f) ** 2 + c**2) / 2 - 1,
+        targets=c.to(samples.dtype),
+        predictions=predictions,
+        influence=influence.to(samples.dtype),
         scale=sd_f,
-        correlation=(f / sd_f * c).mean(0),
+        correlation=correlation,
         bank=bank,
         centre=centre.to(samples.dtype),
         mean=mean.to(samples.dtype),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroigc._array_files import open_npy
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError
 
@@ -111,5 +112,4 @@ class Maps:
 
 def mapped(folder: Path | None, name: str) -> NDArray[Any]:
     """Return an array of a folder as a read-only memory map."""
-    array: NDArray[Any] = np.load(Path(folder or "") / f"{name}.npy", mmap_mode="r")
-    return array
+    return open_npy(Path(folder or "") / f"{name}.npy")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._array_files import read_npz
+from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError, check_choice, check_count
 from neuroigc.attribution.intervals import (
     GroupData,
@@ -77,21 +77,20 @@ class _Result:
         InputError
             If the file is no result of this kind, or not a whole one.
         """
+        folder = Path(path) if Path(path).is_dir() else None
         try:
-            # Opened here, because numpy leaves a damaged file open.
-            folder = Path(path) if Path(path).is_dir() else None
-            with (Path(path) if folder is None else folder / REST).open("rb") as stream:
-                file = np.load(stream, allow_pickle=False)
-                if isinstance(file, np.ndarray):
-                    raise ValueError("a single array")
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(Path(path) if folder is None else folder / REST)
             if folder is not None:
                 there = [name for name in MAPS if (folder / f"{name}.npy").exists()]
                 arrays |= {name: mapped(folder, name) for name in there}
-            settings = json.loads(str(arrays.get("settings", "{}")))
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            with reading(path, "JSON"):
+                settings = json.loads(str(arrays.get("settings", "{}")))
+        except InputError as error:
             raise InputError(
-                "path", expected=f"a saved {cls.__name__}", got=f"{path} ({error})"
+                "path",
+                expected=f"a saved {cls.__name__}",
+                got=f"{path} ({error.got})",
+                fix=error.fix,
             ) from error
         if str(arrays.pop("kind", "")) != cls.__name__:
             raise InputError(
@@ -177,6 +176,11 @@ class IGCResult(_Result):
         deviations.
     strata : array of shape (n_samples,), or None
         Numbers of the conditions (or ``within`` labels) within which samples were compared.
+    null_maps : array of shape (n_outputs, n_permutations + 1, *input_shape), or None
+        Maps of permuted targets, in units of the attributions, where they were to be kept; the
+        first is of the targets as they are. For tests of neighbouring components together. Of
+        strongly nonlinear models they are known by trapezoids alone where outputs are few, so
+        that the first is not quite ``attributions``.
     """
 
     attributions: NDArray[Any]
@@ -197,6 +201,7 @@ class IGCResult(_Result):
     group_attributions: NDArray[np.float32] | None = None
     scores: NDArray[np.float64] | None = None
     strata: NDArray[np.int64] | None = None
+    null_maps: NDArray[np.float32] | None = None
 
     def save_rest(self, folder: Path) -> None:
         """Write what is no map beside the maps' .npy files, which makes the folder whole."""
@@ -248,7 +253,7 @@ class IGCResult(_Result):
         check_choice("method", method, ("jackknife", "bootstrap"))
         n_resamples = check_count("n_resamples", n_resamples, 100)
         seed = check_count("seed", seed, 0)
-        data = self._group_data()
+        data = self.group_data()
         if data is None:
             if method == "bootstrap":
                 raise InputError(
@@ -268,7 +273,7 @@ class IGCResult(_Result):
             return bootstrap_intervals(data, level=float(level), n_resamples=n_resamples, seed=seed)
         return symmetric_intervals(self.group_values, *jackknife(data), float(level))
 
-    def _group_data(self) -> GroupData | None:
+    def group_data(self) -> GroupData | None:
         """Return what intervals are made of, or None if that is not known of each sample."""
         data = (
             self.group_values,
@@ -291,7 +296,8 @@ class IGCResult(_Result):
             Columns output, group, igc, standard_error (missing for the sum over all),
             correlation, completeness_gap and numerical_error; of groups also low and high, the
             ends of their 95 % intervals (jackknife), and where targets were permuted p, of each
-            group by itself, and p_fwe, family-wise over the groups of an output.
+            group by itself, p_fwe, family-wise over the groups of an output, and p_fdr, adjusted
+            for the rate of false discoveries among these (Benjamini & Hochberg 1995).
         """
         import pandas
 
@@ -307,6 +313,10 @@ class IGCResult(_Result):
             further = {"low": intervals[..., 0], "high": intervals[..., 1]}
             tests = {"p": self.group_p_values, "p_fwe": self.group_p_values_fwe}
             further |= {name: test for name, test in tests.items() if test is not None}
+            if self.group_p_values is not None:
+                from scipy.stats import false_discovery_control
+
+                further["p_fdr"] = false_discovery_control(self.group_p_values, axis=1)
         outputs = self.settings.get("outputs", list(range(len(self.correlation))))
         rows = [
             {

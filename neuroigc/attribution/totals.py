@@ -123,6 +123,7 @@ class Totals:
         kinds |= {"p_values": np.float64} if "null" in sums else {}
         kinds = {name: ((len(scale), *shape), kind) for name, kind in kinds.items()}
         total, group_covariances = np.zeros(len(scale)), []
+        tests: dict[str, Any] = {}
         step = max(1, OUTPUT_NUMBERS // n_components)
         with maps.filling(**kinds):
             for start in range(0, len(scale), step):
@@ -138,10 +139,12 @@ class Totals:
                 if "null" in sums:
                     null = sums.rows("null", rows)[..., :n_components].cpu().numpy()
                     maps.put("p_values", rows, component_p_values(null))
+        if settings.get("keep_null") and "null" in sums:
+            null = sums["null"][..., :n_components].cpu() / n_rounds / n / scale[:, None]
+            tests["null_maps"] = null.float().numpy().reshape(*null.shape[:2], *shape)
         group_covariance = torch.cat(group_covariances)
         on_groups = group_covariance / scale
         group_errors, influences, degrees = None, None, None
-        tests: dict[str, Any] = {}
         if on_groups.shape[1]:
             if "group_influences" in sums:
                 influence, group_variance = self._group_influences(on_groups)
@@ -152,7 +155,7 @@ class Totals:
                 degrees = self._degrees_of_freedom(group_covariance)
             if "null" in sums:
                 null = sums["null"][..., n_components:].cpu().numpy()
-                tests = group_p_values(self._group_null(null))
+                tests |= group_p_values(self._group_null(null))
 
         def numpy(tensor: Tensor) -> Any:
             return tensor.numpy().astype(dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from neuroigc.cli.encoders import has_windows, map_fields, save_maps
 from neuroigc.cli.folder import StudyFolder
 from neuroigc.cli.results import area_groups
 from neuroigc.cli.study_data import decoding_samples, encoding_samples
@@ -21,7 +22,12 @@ def attribute(folder, *, keep, progress):
 
     for kind, subject in _all_of(folder.config):
         path = folder.attribution(subject, kind)
-        if not (keep and path.exists()):
+        if keep and path.exists():
+            continue
+        if _has_windows(folder, kind):
+            # All outputs at once: not worth the sharing.
+            save_maps(folder, subject, map_fields(folder, subject, progress=progress))
+        else:
             result = call_together(_attribute_one, folder.path, kind, subject, progress)
             result.save(path)
             folder.forget_sums(subject, kind)
@@ -49,6 +55,10 @@ def attribute_shard_of_all(folder, *, number, size, keep, progress):
         path = folder.shard(subject, kind, number, size)
         if keep and path.exists():
             continue
+        if _has_windows(folder, kind):
+            if number == _owner(k, size):
+                map_fields(folder, subject, progress=progress).save(path)
+            continue
         data, options = _load(folder, kind, subject)
         if options["max_gradients"] is None:
             options["max_gradients"] = SHARD_GRADIENTS
@@ -68,10 +78,14 @@ def attribute_shard_of_all(folder, *, number, size, keep, progress):
 
 def merge_shards_of_all(folder, *, size, keep, progress):  # noqa: ARG001 - as every stage
     """Add up the shares of every attribution."""
-    from neuroigc.attribution import merge_shards
+    from neuroigc.attribution import IGCResult, merge_shards
     from neuroigc.attribution.estimate import exceeds
 
-    for kind, subject in _all_of(folder.config):
+    for k, (kind, subject) in enumerate(_all_of(folder.config)):
+        if _has_windows(folder, kind):
+            path = folder.shard(subject, kind, _owner(k, size), size)
+            save_maps(folder, subject, IGCResult.load(path))
+            continue
         paths = [folder.shard(subject, kind, number, size) for number in range(1, size + 1)]
         result = merge_shards(paths)
         result.save(folder.attribution(subject, kind))
@@ -91,6 +105,15 @@ def _all_of(config):
     decoded = config.data.subjects if config.decoding else ()
     encoded = config.encoding.subjects if config.encoding else ()
     return [*(("decoding", s) for s in decoded), *(("encoding", s) for s in encoded)]
+
+
+def _has_windows(folder, kind):
+    return kind == "encoding" and has_windows(folder.config)
+
+
+def _owner(k, size):
+    """Return the job that does the whole of attribution number ``k``, which is not shared."""
+    return k % size + 1
 
 
 def _load(folder, kind, subject):
@@ -114,4 +137,8 @@ def _load(folder, kind, subject):
     samples = decoding_samples(folder, held_out=True, subject=subject)
     options["conditions"] = samples.conditions
     options["groups"] = area_groups(folder, subject, samples.vertices)
+    options["n_permutations"] = part.n_permutations
+    # Maps of permuted features are all in memory, however many there are.
+    numbers = samples.features.shape[1] * (samples.responses.shape[1] + 3 * len(samples.features))
+    options["memory"] = max(1.0, 3 * 4 * (part.n_permutations + 1) * numbers / 2**30)
     return (decoder.module_, samples.responses, samples.features), options

@@ -90,9 +90,21 @@ def _parser():
     whole.set_defaults(action=_run)
 
     verify = commands.add_parser("verify", help="is what lies there what the manifest says?")
-    verify.add_argument("dataset", metavar="DATASET", help="name of a manifest, such as nsd")
+    verify.add_argument(
+        "dataset", metavar="DATASET", help="name of a manifest, such as nsd, or arrays"
+    )
     verify.add_argument("root", metavar="ROOT", type=Path, help="folder that holds the data")
-    verify.add_argument("--deep", action="store_true", help="also compare checksums")
+    verify.add_argument(
+        "--deep", action="store_true", help="read everything: checksums, numbers not finite"
+    )
+    verify.add_argument("--study", metavar="STUDY.toml", type=Path, help="what this study needs")
+    verify.add_argument("--subjects", metavar="S", nargs="+", help="only these, such as 1 2")
+    verify.add_argument(
+        "--sessions", metavar="N", type=int, help="the first N sessions; else a subject's all"
+    )
+    verify.add_argument("--space", help="surface of the betas, such as fsaverage")
+    verify.add_argument("--beta-version", metavar="NAME", help="folder of the betas")
+    verify.add_argument("--quiet", action="store_true", help="show no progress")
     verify.set_defaults(action=_verify)
 
     prepare = commands.add_parser("prepare", help="stage 1: files → responses and features")
@@ -197,16 +209,9 @@ def _merge(options):
 
 
 def _verify(options):
-    from neuroigc.datasets.manifest import verify
+    from neuroigc.cli.verification import verify_and_print
 
-    statuses = verify(options.dataset, options.root, deep=options.deep)
-    for status in statuses:
-        print(f"{status.state:<10}  {status.path}  {status.detail}".rstrip())
-    counts = {}
-    for status in statuses:
-        counts[status.state] = counts.get(status.state, 0) + 1
-    print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
-    return DONE if set(counts) <= {"ok", "unverified"} else BAD_INPUT
+    return DONE if verify_and_print(options) else BAD_INPUT
 
 
 def _say_where(folder):

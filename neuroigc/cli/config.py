@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from neuroigc._files import reading
 from neuroigc._validation import InputError, check_choice
 
 RESPONSE_DTYPES = ("float32", "float16")
@@ -22,11 +24,11 @@ __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 class DataConfig:
     """Where the data are and which part of them is used.
 
-    ``mask`` is the name of a label, a path with {hemi}, or "all"; by default nsdgeneral.
-    ``sessions`` are the first so many, or those of a list; by default all there are.
-    ``test_images`` are "shared", "special" (shown three times to all subjects) or a list of
-    0-based numbers; ``dtype`` is that of the responses on disk. With ``truth`` the data are
-    invented and the truth lies beside them.
+    ``layout`` is "nsd", "algonauts" or "arrays", a folder with a dataset.toml. ``mask`` is the
+    name of a label, a path with {hemi}, or "all"; by default nsdgeneral. ``sessions`` are the
+    first so many, or those of a list; by default all there are. ``test_images`` are "shared",
+    "special" (shown three times to all subjects) or a list of 0-based numbers; ``dtype`` is that
+    of the responses on disk. With ``truth`` the data are invented and the truth lies beside them.
     """
 
     root: str
@@ -53,25 +55,45 @@ class RoiConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """Vertices → image features."""
+    """Vertices → image features.
+
+    ``n_permutations`` of the true features test the areas within each subject (0 leaves that
+    out). With ``ridge`` a linear model of each subject is scored beside the network.
+    """
 
     features: tuple[str, ...] = ("luminance_contrast", "one_over_f_slope")
     features_file: str | None = None
     tolerance: float = 0.05
     max_gradients: int | None = None
+    n_permutations: int = 199
+    ridge: bool = True
     network: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EncodingConfig:
-    """Images → vertices, for the pRFs."""
+    """Images → vertices, for the pRFs.
+
+    With ``model = "fields"`` every vertex has a Gaussian window, and phantoms calibrate what is
+    read off its map. "latents" is the encoder of the IGC paper: all vertices share a few latents,
+    so that maps are wide and sizes are not calibrated; ``pool``, ``tolerance`` and
+    ``max_gradients`` are its alone. Vertices outside of ``rois`` are encoded with ``elsewhere``.
+    ``references`` is a folder of maps of ``reference_kind`` ("nsd" or "benson") to compare with
+    within ``within_deg``; {subject} in it stands for subj01.
+    """
 
     subjects: tuple[str, ...] = ()
-    image_size: int = 64
+    model: str = "fields"
+    image_size: int = 48
+    n_phantoms: int = 500
+    rois: tuple[str, ...] = ("V1", "V2", "V3", "hV4")
+    elsewhere: bool = False
+    references: str | None = None
+    reference_kind: str = "nsd"
+    within_deg: float | None = None
     pool: int = 2
     tolerance: float = 0.05
     max_gradients: int | None = 8
-    rois: tuple[str, ...] = ("V1", "V2", "V3", "hV4")
     network: dict[str, object] = field(default_factory=dict)
 
 
@@ -103,10 +125,8 @@ def load_config(path: str | Path) -> StudyConfig:
 
 def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -> StudyConfig:
     """Turn the text of a study file into a `StudyConfig`, naming whatever is wrong with it."""
-    try:
+    with reading(where, "valid TOML", fix=""):
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(where, expected="valid TOML", got=str(error)) from error
     config = _build(StudyConfig, table, where)
     if config.decoding is None and config.encoding is None:
         raise InputError(
@@ -115,7 +135,7 @@ def parse_config(text: str, *, where: str = "STUDY.toml", base: Path = Path()) -
             got="neither",
             fix="Add `[decoding]` to decode image features from the vertices.",
         )
-    check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts"))
+    check_choice(f"{where} [data] layout", config.data.layout, ("nsd", "algonauts", "arrays"))
     check_choice(f"{where} [data] dtype", config.data.dtype, RESPONSE_DTYPES)
     _check_values(config, where)
     for subject in config.encoding.subjects if config.encoding else ():
@@ -137,25 +157,41 @@ def _check_values(config, where):
         ("[data] extent_deg", data.extent_deg, data.extent_deg > 0, "more than 0 degrees"),
         ("[data] test_fraction", data.test_fraction, 0 <= data.test_fraction < 1, "0 to below 1"),
     ]
-    if data.layout == "algonauts":
+    for name in ("space", "beta_version"):
+        value = getattr(data, name)
+        named = re.fullmatch(r"\w[\w.-]*", value) is not None
+        checks.append((f"[data] {name}", value, named, "the name of a folder"))
+    if data.layout != "nsd":
         for name in ("mask", "sessions"):
             value = getattr(data, name)
-            checks.append((f"[data] {name}", value, value is None, "nothing: Algonauts has none"))
+            checks.append((f"[data] {name}", value, value is None, "nothing: only NSD has any"))
         own = data.test_images
-        checks.append(
-            ("[data] test_images", own, own == "shared", "nothing: Algonauts has its own")
-        )
+        expected = "nothing: only NSD has a choice"
+        checks.append(("[data] test_images", own, own == "shared", expected))
+    if data.layout == "arrays":
+        checks.append(("[encoding]", "one", not encoding, "none: arrays come without images"))
     if decoding:
+        n_drawn = decoding.n_permutations
         checks += [
             ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
             ("[decoding] features", decoding.features, _differ(decoding.features), "each once"),
+            ("[decoding] n_permutations", n_drawn, n_drawn >= 0, "0 or more"),
         ]
     if encoding:
-        size, pool = encoding.image_size, encoding.pool
+        size, pool, within = encoding.image_size, encoding.pool, encoding.within_deg
+        # Windows lie on a grid that halves the image until it is small enough.
+        halves = encoding.model != "fields" or size <= 24 or size % 8 == 0
+        check_choice(f"{where} [encoding] model", encoding.model, ("fields", "latents"))
+        check_choice(
+            f"{where} [encoding] reference_kind", encoding.reference_kind, ("nsd", "benson")
+        )
         checks += [
             ("[encoding] subjects", encoding.subjects, len(encoding.subjects) > 0, "at least one"),
             ("[encoding] rois", encoding.rois, len(encoding.rois) > 0, "at least one area"),
             ("[encoding] image_size", size, size >= 16, "16 pixels or more"),
+            ("[encoding] image_size", size, halves, "a multiple of 8 above 24 pixels"),
+            ("[encoding] n_phantoms", encoding.n_phantoms, encoding.n_phantoms >= 50, "50 or more"),
+            ("[encoding] within_deg", within, within is None or within > 0, "more than 0 degrees"),
             ("[encoding] pool", pool, pool >= 1 and size >= 8 * pool, "1 to image_size / 8"),
         ]
     for name, part in (("decoding", decoding), ("encoding", encoding)):
@@ -192,7 +228,10 @@ def _map_paths(config, convert):
     decoding = config.decoding
     if decoding and decoding.features_file:
         decoding = dataclasses.replace(decoding, features_file=convert(decoding.features_file))
-    return dataclasses.replace(config, data=data, decoding=decoding)
+    encoding = config.encoding
+    if encoding and encoding.references:
+        encoding = dataclasses.replace(encoding, references=convert(encoding.references))
+    return dataclasses.replace(config, data=data, decoding=decoding, encoding=encoding)
 
 
 def dump_config(config: StudyConfig, folder: str | Path) -> str:
@@ -264,7 +303,10 @@ def _convert(hint, value, where):
             for key, entry in value.items()
         }
     plain = typing.get_origin(hint) or hint
-    if plain is float and type(value) is int:
+    if plain is float and isinstance(value, int | float) and not isinstance(value, bool):
+        # TOML has inf and nan, and whole numbers that no float can hold.
+        if not abs(value) <= 1e300:
+            raise InputError(where, expected="a finite number", got=repr(value)[:40])
         return float(value)
     # bool is an int to Python, not to a reader of the file.
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):

@@ -43,11 +43,8 @@ patience = 5
 [encoding]
 subjects = ["01"]
 image_size = 48
+n_phantoms = 300
 rois = ["V1", "V2", "V3", "hV4"]
-max_gradients = 10
-
-[encoding.network]
-n_latents = 128
 """
 
 

@@ -29,8 +29,8 @@ _OUTPUTS = {
     "prepare": ("prepared/*", "labels/*"),
     "train": ("models/*",),
     "attribute": ("attributions/*", "sums/*"),
-    "roi": ("roi.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
-    "prf": ("prf.tsv", "sub-*/*_desc-prf_*"),
+    "roi": ("roi.tsv", "group.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
+    "prf": ("prf.tsv", "phantoms.tsv", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
 }
 
@@ -93,6 +93,24 @@ class StudyFolder:
     def model(self, name: str) -> Path:
         """Prefix of a model's two files."""
         return self.file("models", name)
+
+    def phantoms(self, subject: str) -> Path:
+        """Phantom vertices that the subject's encoder was trained with."""
+        return self.file("models", f"phantoms_sub-{subject}.npz")
+
+    def training(self, name: str) -> Path:
+        """File of the training of a model, as long as it goes on."""
+        return self.file("models", f"{name}_training.safetensors")
+
+    def forget_training(self, name: str) -> None:
+        """Remove what is left of the training of a model that was made."""
+        path = self.training(name)
+        for own in (path, *path.parent.glob(f".{path.stem}-*")):
+            own.unlink(missing_ok=True)
+
+    def scores(self, subject: str) -> Path:
+        """Scores of the decoder, and of a linear one, on a subject's held-out images."""
+        return self.file("models", f"scores_sub-{subject}.tsv")
 
     def attribution(self, subject: str, kind: str) -> Path:
         """Integrated gradient correlation of one subject."""

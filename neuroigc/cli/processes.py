@@ -1,7 +1,7 @@
 """Processes side by side, as torchrun starts them.
 
 The first does what a single process does, and alone writes and prints; the others wait for the
-attributions, whose work all share.
+training of the decoder and the attributions, whose work all share.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ def _number(name, default):
 def first_of_many():
     """Yield whether this process is the first; the others have helped it when they get there."""
     import torch
+
+    # Optimizers load it. Loaded while processes talk, it would keep their group alive for ever,
+    # whose threads then stop the process at its end, now and then.
+    import torch._dynamo
 
     distributed = torch.distributed
     distributed.init_process_group(_backend(torch), timeout=PATIENCE)
@@ -107,7 +111,7 @@ def call_together(function, *arguments):
 @contextmanager
 def loading():
     """Raise in all processes what keeps one of them from loading its data."""
-    from neuroigc.attribution.team import assemble_team
+    from neuroigc._team import assemble_team
 
     with assemble_team(None).together():
         yield

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
 import neuroigc
 from neuroigc._files import atomic_path
+from neuroigc._validation import InputError
+from neuroigc.cli.encoders import fit_fields
 from neuroigc.cli.folder import SIMULATE, STAGES
 from neuroigc.cli.sources import open_source
+from neuroigc.cli.statistics import area_tests, group_table
 from neuroigc.cli.study_data import (
     HEMISPHERES,
     common_vertices,
@@ -21,11 +25,14 @@ from neuroigc.cli.study_data import (
 )
 from neuroigc.datasets import SubjectData
 
-__all__ = ["area_groups", "write_prfs", "write_rois", "write_summary"]
+__all__ = ["area_groups", "load_references", "write_prfs", "write_rois", "write_summary"]
 
 
 _SCORES = ("r", "completeness_gap", "numerical_error", "n_gradients")
-_FITTED = ("roi", "status", "encoder_r", "x_deg", "y_deg", "size_deg", *_SCORES[1:3])
+_FIELD = ("x_deg", "y_deg", "size_deg")
+_FITTED = ("roi", "status", "encoder_r", *_FIELD, *_SCORES[1:3])
+# Share of variance that the reference fit explains.
+_LEAST_REFERENCE_R2 = 0.1
 
 
 def area_groups(folder, subject, vertices):
@@ -35,7 +42,7 @@ def area_groups(folder, subject, vertices):
 
 
 def write_rois(folder) -> None:
-    """Write roi.tsv, decoding.tsv and the maps of integrated gradient correlation."""
+    """Write roi.tsv, group.tsv, decoding.tsv and the maps of integrated gradient correlation."""
     from neuroigc.attribution import IGCResult
     from neuroigc.surface import SurfaceMap, aggregate_rois
 
@@ -49,18 +56,19 @@ def write_rois(folder) -> None:
     areas, scores = [], []
     for subject in config.data.subjects:
         result = IGCResult.load(folder.attribution(subject, "decoding"))
-        areas.append(
-            aggregate_rois(
-                result.attributions,
-                source.atlas(subject, config.rois),
-                vertices,
-                subject=subject,
-                outputs=features,
-                standard_errors=dict(
-                    zip(result.settings["groups"], result.group_standard_errors.T, strict=True)
-                ),
-            )
+        table = aggregate_rois(
+            result.attributions,
+            source.atlas(subject, config.rois),
+            vertices,
+            subject=subject,
+            outputs=features,
+            standard_errors=dict(
+                zip(result.settings["groups"], result.group_standard_errors.T, strict=True)
+            ),
         )
+        keys = ["hemisphere", "roi", "output"]
+        areas.append(table.merge(area_tests(result, features), on=keys, how="left"))
+        known = read_table(folder, "train", folder.scores(subject), ("output", "r"))
         for k, feature in enumerate(features):
             scores.append(
                 {
@@ -71,6 +79,7 @@ def write_rois(folder) -> None:
                     "completeness_gap": result.completeness_gap[k],
                     "numerical_error": result.numerical_error[k],
                     "n_gradients": result.n_gradients,
+                    **known.iloc[k].drop(["output", "r"]),
                 }
             )
             SurfaceMap.from_columns(
@@ -81,7 +90,10 @@ def write_rois(folder) -> None:
                 units="",
                 metadata={"Correlation": float(result.correlation[k])},
             ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
-    write_table(folder.path / "roi.tsv", pd.concat(areas))
+    rois = pd.concat(areas)
+    write_table(folder.path / "roi.tsv", rois)
+    if len(config.data.subjects) > 1:
+        write_table(folder.path / "group.tsv", group_table(rois))
     write_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
 
 
@@ -94,30 +106,36 @@ def _write_description(folder):
 def write_prfs(folder) -> None:
     """Write prf.tsv and the maps of angle, eccentricity, size and r2."""
     from neuroigc.attribution import IGCResult
-    from neuroigc.prf import fit_prf
-    from neuroigc.stats import correlation_ceiling
+    from neuroigc.stats import correlation_ceiling, normalised_correlation
     from neuroigc.surface import SurfaceMap
 
     config = folder.config
-    tables = []
+    tables, phantoms = [], []
     for subject in config.encoding.subjects if config.encoding else ():
         result = IGCResult.load(folder.attribution(subject, "encoding"))
         samples = encoding_samples(folder, subject, held_out=True)
-        fit = fit_prf(result.attributions, extent_deg=config.data.extent_deg)
-        table = fit.to_frame()
+        fitted = fit_fields(folder, subject, samples, result)
+        if fitted.phantoms is not None:
+            numbered = fitted.phantoms.reset_index(names="phantom")
+            numbered.insert(0, "subject", subject)
+            phantoms.append(numbered)
+        table = fitted.fields.to_frame()
         table.insert(0, "subject", subject)
         table.insert(
             1, "hemisphere", np.repeat(HEMISPHERES, [len(samples.vertices[s]) for s in HEMISPHERES])
         )
         table.insert(2, "vertex", np.concatenate([samples.vertices[s] for s in HEMISPHERES]))
-        table.insert(3, "roi", _names_of_areas(folder, subject, samples.vertices))
-        table["encoder_r"] = result.correlation
+        table.insert(3, "roi", samples.roi)
+        table["encoder_r"] = fitted.encoder_r
         table["completeness_gap"] = result.completeness_gap
         table["numerical_error"] = result.numerical_error
         if samples.noise_ceiling is not None:
             table["noise_ceiling_r"] = correlation_ceiling(samples.noise_ceiling)
+            table["normalised_r"] = normalised_correlation(fitted.encoder_r, samples.noise_ceiling)
         if config.data.truth:
             table = table.join(_truth(folder, subject, samples.vertices))
+        elif config.encoding.references:
+            table = table.join(load_references(config, subject, samples.vertices))
         tables.append(table)
         for stat, column, units in (
             ("angle", "angle_deg", "degrees, counter-clockwise from the right horizontal"),
@@ -132,17 +150,9 @@ def write_prfs(folder) -> None:
                 name=f"Population receptive field, {column}",
                 units=units,
             ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc="prf", stat=stat)
-    if tables:
-        write_table(folder.path / "prf.tsv", pd.concat(tables))
-
-
-def _names_of_areas(folder, subject, vertices):
-    """Return the area of each column; where areas overlap, the first of the atlas."""
-    atlas = open_source(folder.config).atlas(subject, folder.config.rois)
-    names = np.full(sum(len(vertices[side]) for side in HEMISPHERES), "elsewhere", dtype=object)
-    for area, columns in reversed(atlas.groups(vertices).items()):
-        names[columns] = area
-    return names
+    for name, parts in (("phantoms.tsv", phantoms), ("prf.tsv", tables)):
+        if parts:
+            write_table(folder.path / name, pd.concat(parts))
 
 
 def _truth(folder, subject, vertices):
@@ -154,8 +164,24 @@ def _truth(folder, subject, vertices):
             f"true_{name}": np.concatenate(
                 [truth[side][name][vertices[side]] for side in HEMISPHERES]
             )
-            for name in ("x_deg", "y_deg", "size_deg")
+            for name in _FIELD
         }
+    )
+
+
+def load_references(config, subject, vertices=None):
+    """Return the reference fields of a subject's vertices, or None where none are given."""
+    from neuroigc.prf import load_reference_prfs
+
+    part = config.encoding
+    if not part.references:
+        return None
+    path = part.references.replace("{subject}", f"subj{subject}")
+    known = load_reference_prfs(path, kind=part.reference_kind, vertices=vertices)
+    # Noise has receptive fields, too; an atlas says nothing about it.
+    noise = known["r2"] < _LEAST_REFERENCE_R2
+    return pd.DataFrame(
+        {f"reference_{name}": np.where(noise, np.nan, known[name]) for name in _FIELD}
     )
 
 
@@ -199,13 +225,14 @@ def write_summary(folder) -> None:
                 "completeness_gap": float(own["completeness_gap"].abs().max()),
                 "numerical_error": float(own["numerical_error"].max()),
                 "n_gradients": float(own["n_gradients"].mean()),
+                **({"ridge_r": float(own["ridge_r"].mean())} if "ridge_r" in own else {}),
             }
             for feature, own in scores.groupby("output", sort=False)
         }
         summary["study"]["n_vertices"] = sum(map(len, common_vertices(folder).values()))
     if config.encoding:
         table = read_table(folder, "prf", folder.path / "prf.tsv", _FITTED)
-        summary |= _encoding_summary(table, config.encoding.rois)
+        summary |= _encoding_summary(table, config.encoding)
     with atomic_path(folder.path / "summary.json") as temporary:
         temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n", encoding="utf-8")
 
@@ -221,19 +248,29 @@ def _n_dropped(folder, subject):
     return int(sum(SubjectData.load(folder.prepared(subject)).n_dropped.values()))
 
 
-def _encoding_summary(table, areas):
+def _encoding_summary(table, part):
     from neuroigc.prf import compare_prfs
 
+    areas = part.rois
     inside = table[table["roi"].isin(areas)]
     summary = {"encoding": {"median_r": float(inside["encoder_r"].median())}}
     summary["encoding"]["numerical_error"] = float(inside["numerical_error"].median())
     summary["encoding"]["completeness_gap"] = float(inside["completeness_gap"].abs().median())
     if "noise_ceiling_r" in table:
         summary["encoding"]["median_noise_ceiling_r"] = float(inside["noise_ceiling_r"].median())
+        # Not of the ratio of the medians, nor clipped; where there is no ceiling there is none.
+        summary["encoding"]["median_normalised_r"] = float(inside["normalised_r"].median())
     kept = table[reliable(table, areas)]
     summary["prf"] = {"n_vertices": len(kept)}
-    if "true_x_deg" in table and len(kept) > 2:
-        columns = ["x_deg", "y_deg", "size_deg"]
-        truth = kept[[f"true_{name}" for name in columns]].set_axis(columns, axis=1)
-        summary["prf"] |= compare_prfs(kept[columns], truth)
+    for known in ("true", "reference"):
+        if f"{known}_x_deg" in table:
+            others = kept[[f"{known}_{name}" for name in _FIELD]].set_axis(_FIELD, axis=1)
+            # Fewer than three vertices to compare leave nothing to say.
+            with suppress(InputError):
+                summary["prf"] |= compare_prfs(kept, others, within_deg=part.within_deg)
+    if {"x_low", "true_x_deg"} <= set(table) and len(kept):
+        for name in ("x", "y", "size"):
+            true = kept[f"true_{name}_deg"]
+            share = true.between(kept[f"{name}_low"], kept[f"{name}_high"]).mean()
+            summary["prf"][f"coverage_{name}"] = float(share)
     return summary

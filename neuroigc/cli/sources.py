@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from neuroigc._validation import InputError, check_choice
+from neuroigc.cli.arrays_source import ArraysSource
 from neuroigc.cli.config import RoiConfig, StudyConfig
+from neuroigc.datasets import image_statistics
+from neuroigc.datasets._paths import is_inside
 
-__all__ = ["AlgonautsSource", "NsdSource", "open_source"]
+__all__ = ["AlgonautsSource", "NsdSource", "label_path", "merge_areas", "open_source"]
+
+# Full-size images of one block are in memory while their features are computed.
+IMAGE_BLOCK = 256
 
 
 def open_source(config: StudyConfig):
@@ -22,10 +29,26 @@ def open_source(config: StudyConfig):
             got=f"{root}, which is not there",
             fix="`neuroigc verify DATASET ROOT` says what should lie in it.",
         )
-    return {"nsd": NsdSource, "algonauts": AlgonautsSource}[config.data.layout](config)
+    sources = {"nsd": NsdSource, "algonauts": AlgonautsSource, "arrays": ArraysSource}
+    return sources[config.data.layout](config)
 
 
-class NsdSource:
+class _ImageSource:
+    """What releases with images have in common: features are their statistics."""
+
+    def features(self, subject: str, image_ids: np.ndarray) -> pd.DataFrame:
+        """Return the statistics of some images that a subject saw."""
+        blocks = []
+        for start in range(0, len(image_ids), IMAGE_BLOCK):
+            block = image_ids[start : start + IMAGE_BLOCK]
+            statistics = image_statistics(
+                self.images(subject, block), extent_deg=self.data.extent_deg
+            )
+            blocks.append(statistics.set_index(pd.Index(block, name="image_id")))
+        return pd.concat(blocks)
+
+
+class NsdSource(_ImageSource):
     """The NSD release layout, real or simulated."""
 
     def __init__(self, config: StudyConfig) -> None:
@@ -92,7 +115,7 @@ class NsdSource:
 
     def atlas(self, subject: str, rois: RoiConfig):
         """Return the subject's areas, several atlases combined into one."""
-        return _merge([self._load_atlas(subject, name) for name in rois.atlases], rois)
+        return merge_areas([self._load_atlas(subject, name) for name in rois.atlases], rois)
 
     def _load_atlas(self, subject, name):
         """Load a subject's own labels if they lie on the betas' surface, else the group's."""
@@ -127,14 +150,15 @@ class NsdSource:
 
     def _label_path(self, owner, name):
         if "{hemi}" in name:
-            return self.root / name.replace("{subject}", owner)
+            return label_path(self.root, name, owner)
         return self.root / "nsddata" / "freesurfer" / owner / "label" / f"{{hemi}}.{name}.mgz"
 
 
-class AlgonautsSource:
+class AlgonautsSource(_ImageSource):
     """The layout of the Algonauts 2023 challenge."""
 
     def __init__(self, config: StudyConfig) -> None:
+        self.data = config.data
         self.root = Path(config.data.root)
         self.dtype = config.data.dtype
 
@@ -165,7 +189,7 @@ class AlgonautsSource:
         for name in rois.atlases:
             labels, table = load_algonauts_rois(self.root, subject, name)
             atlases.append(Atlas(name, labels, table))
-        return _merge(atlases, rois)
+        return merge_areas(atlases, rois)
 
 
 def _check_template(space):
@@ -184,7 +208,20 @@ def _nested(atlas, space, to):
     return atlas if space == to else atlas.nested(to)
 
 
-def _merge(atlases, rois):
+def label_path(root: Path, name: str, owner: str) -> Path:
+    """Return the path below the root of files of labels, with {hemi} where it stood."""
+    name = name.replace("{subject}", owner)
+    if not is_inside(name.replace("{hemi}", "lh")):
+        raise InputError(
+            "[data] mask or [rois] atlases",
+            expected=f"a path that stays inside {root}",
+            got=repr(name),
+            fix="Copy the files there.",
+        )
+    return root / name
+
+
+def merge_areas(atlases, rois):
     """Combine atlases, after each merge was done in the one atlas that has its parts."""
     from neuroigc.surface.atlas import combine
 

@@ -7,11 +7,13 @@ from functools import partial
 
 from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
+from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.preparing import describe_subject, write_images
-from neuroigc.cli.results import write_prfs, write_rois, write_summary
+from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
-from neuroigc.cli.study_data import decoding_samples, encoding_samples, write_features
+from neuroigc.cli.statistics import write_scores
+from neuroigc.cli.study_data import decoding_samples, write_features
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
 
@@ -59,6 +61,8 @@ def prepare(folder, *, keep, progress):
     config = folder.config
     _make_decoder(config), _make_encoder(config)  # wrong settings should be told at once
     source = open_source(config)
+    for subject in config.encoding.subjects if config.encoding else ():
+        load_references(config, subject)
     # So should a missing area or a damaged file of the last subject, hours before its turn.
     for subject in config.data.subjects:
         source.check(subject)
@@ -93,19 +97,37 @@ def _check_space(config, what, space):
 
 def train(folder, *, keep, progress):
     """Responses → one decoder for all subjects, and an encoder for each that shall have one."""
+    from neuroigc._team import working_alone
+    from neuroigc.cli.processes import call_together
+
     config = folder.config
     if config.decoding and not (keep and _model_exists(folder, "decoder")):
-        samples = decoding_samples(folder, held_out=False)
-        decoder = _make_decoder(config, progress=progress)
-        decoder.fit(samples.responses, samples.features, conditions=samples.conditions)
+        decoder = call_together(_fit_decoder, folder.path, progress)
         decoder.save(folder.model("decoder"))
+        folder.forget_training("decoder")
+    for subject in config.data.subjects if config.decoding else ():
+        if not (keep and folder.scores(subject).exists()):
+            write_scores(folder, subject, progress=progress)
     for subject in config.encoding.subjects if config.encoding else ():
-        name = f"encoder_sub-{subject}"
-        if not (keep and _model_exists(folder, name)):
-            samples = encoding_samples(folder, subject, held_out=False)
-            encoder = _make_encoder(config, progress=progress)
-            encoder.fit(samples.images, samples.responses)
-            encoder.save(folder.model(name))
+        if not (keep and _model_exists(folder, f"encoder_sub-{subject}")):
+            with working_alone():
+                train_encoder(folder, subject, _make_encoder(config, progress=progress))
+
+
+def _fit_decoder(path, progress):
+    """Train the decoder; of processes side by side, each calls this."""
+    from neuroigc.cli.processes import loading
+
+    folder = StudyFolder.open(path)
+    with loading():
+        samples = decoding_samples(folder, held_out=False)
+        decoder = _make_decoder(folder.config, progress=progress)
+    return decoder.fit(
+        samples.responses,
+        samples.features,
+        conditions=samples.conditions,
+        checkpoint=folder.training("decoder"),
+    )
 
 
 def _make_decoder(config, **options):
@@ -115,9 +137,10 @@ def _make_decoder(config, **options):
 
 
 def _make_encoder(config, **options):
-    from neuroigc.models import NeuralEncoder
+    from neuroigc.models import FieldEncoder, NeuralEncoder
 
-    return _make(NeuralEncoder, config, config.encoding, "encoding", options)
+    kind = FieldEncoder if config.encoding and has_windows(config) else NeuralEncoder
+    return _make(kind, config, config.encoding, "encoding", options)
 
 
 def _make(kind, config, part, name, options):

@@ -11,7 +11,8 @@ import pandas as pd
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 from neuroigc.cli.preparing import image_owners
-from neuroigc.datasets import SubjectData, image_statistics, load_image_cache
+from neuroigc.cli.sources import open_source
+from neuroigc.datasets import StackedRows, SubjectData, load_image_cache
 from neuroigc.stats import noise_ceiling
 from neuroigc.surface.bids import bids_label
 from neuroigc.surface.spaces import HEMISPHERES
@@ -22,6 +23,7 @@ __all__ = [
     "EncodingSamples",
     "common_vertices",
     "decoding_samples",
+    "encoding_images",
     "encoding_samples",
     "load_features",
     "read_table",
@@ -29,37 +31,44 @@ __all__ = [
     "write_table",
 ]
 
-# Full-size images of one block are in memory while their features are computed.
-IMAGE_BLOCK = 256
-
 
 class DecodingSamples(NamedTuple):
     """Vertices → features: one row per subject and image."""
 
-    responses: np.ndarray
+    responses: StackedRows
     features: np.ndarray
     conditions: np.ndarray
     vertices: dict[str, np.ndarray]
 
 
 class EncodingSamples(NamedTuple):
-    """Images → vertices of one subject; ``noise_ceiling`` is explainable variance (0-1)."""
+    """Images → vertices of one subject.
+
+    ``rows`` are the places of these images among all that the subject saw, ``roi`` the area of
+    each vertex, and ``noise_ceiling`` is explainable variance (0-1); ``n_repeats``, ``ncsnr`` and
+    it are None where the release does not say.
+    """
 
     images: np.ndarray
     responses: np.ndarray
+    rows: np.ndarray
     vertices: dict[str, np.ndarray]
+    roi: np.ndarray
+    n_repeats: np.ndarray | None
+    ncsnr: np.ndarray | None
     noise_ceiling: np.ndarray | None
 
 
 def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> DecodingSamples:
     """Return samples of all subjects, or of one, at the vertices that all subjects have.
 
-    Conditions are the positions of the subjects in the study's list.
+    Conditions are the positions of the subjects in the study's list. Responses stay where they
+    are until they are asked for: those of all subjects may be too much for the memory.
     """
     config = folder.config
     features = load_features(folder)
     vertices = common_vertices(folder)
-    parts = []
+    stores, parts = [], []
     for number, name in enumerate(config.data.subjects):
         if subject not in (None, name):
             continue
@@ -67,29 +76,68 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
         table = features.loc[data.image_ids]
         rows = np.flatnonzero(table["held_out"] == held_out)
         values = table[list(config.decoding.features)].to_numpy(np.float64)[rows]
-        columns = _columns(data, vertices)
-        parts.append((data.responses[np.ix_(rows, columns)], values, np.full(len(rows), number)))
-    responses, values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return DecodingSamples(responses, values, conditions, vertices)
+        stores.append((data.responses, rows, _columns(data, vertices)))
+        parts.append((values, np.full(len(rows), number)))
+    values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return DecodingSamples(StackedRows(stores), values, conditions, vertices)
 
 
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
-    """Return one subject's samples, with the ceiling that repeats of these images allow."""
+    """Return one subject's samples, with the ceiling that repeats of these images allow.
+
+    Vertices are those of the areas whose receptive fields are asked for, or all.
+    """
+    part = folder.config.encoding
     data = SubjectData.load(folder.prepared(subject))
+    images = encoding_images(folder, subject)
+    rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
+    names = _names_of_areas(folder, subject, data.vertices)
+    kept = np.isin(names, part.rois) | part.elsewhere
+    if not kept.any():
+        raise InputError(
+            "[encoding] rois",
+            expected="areas with vertices inside the mask",
+            got=f"none of {', '.join(part.rois)} in subject {subject}",
+            fix="Set `elsewhere = true` to encode all vertices.",
+        )
+    n_left = len(data.vertices["left"])
+    sides = zip(HEMISPHERES, (kept[:n_left], kept[n_left:]), strict=True)
+    repeats = None if data.n_repeats is None else data.n_repeats[rows]
+    ncsnr = None if data.ncsnr is None else data.ncsnr[kept]
+    known = repeats is not None and ncsnr is not None
+    return EncodingSamples(
+        images=images[rows],
+        responses=data.responses[np.ix_(rows, kept)],
+        rows=rows,
+        vertices={side: data.vertices[side][own] for side, own in sides},
+        roi=names[kept],
+        n_repeats=repeats,
+        ncsnr=ncsnr,
+        noise_ceiling=noise_ceiling(ncsnr, n_repeats=repeats) if known else None,
+    )
+
+
+def encoding_images(folder, subject: str) -> np.ndarray:
+    """Return all images that a subject saw, at the encoder's size."""
     images, image_ids = load_image_cache(folder.images)
-    if not np.isin(data.image_ids, image_ids).all():
+    own = SubjectData.load(folder.prepared(subject)).image_ids
+    if not np.isin(own, image_ids).all():
         raise InputError(
             str(folder.images),
             expected=f"every image that subject {subject} saw",
             got=f"{len(image_ids)} others",
             fix="Run `neuroigc prepare` again.",
         )
-    rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
-    ceiling = None
-    if data.ncsnr is not None and data.n_repeats is not None:
-        ceiling = noise_ceiling(data.ncsnr, n_repeats=data.n_repeats[rows])
-    seen = images[np.searchsorted(image_ids, data.image_ids[rows])]
-    return EncodingSamples(seen, data.responses[rows], data.vertices, ceiling)
+    return images[np.searchsorted(image_ids, own)]
+
+
+def _names_of_areas(folder, subject, vertices):
+    """Return the area of each column; where areas overlap, the first of the atlas."""
+    atlas = open_source(folder.config).atlas(subject, folder.config.rois)
+    names = np.full(sum(len(vertices[side]) for side in HEMISPHERES), "elsewhere", dtype=object)
+    for area, columns in reversed(atlas.groups(vertices).items()):
+        names[columns] = area
+    return names
 
 
 def common_vertices(folder) -> dict[str, np.ndarray]:
@@ -154,16 +202,8 @@ def write_features(folder, source) -> None:
     table = pd.DataFrame(index=pd.Index(image_ids, name="image_id"))
     table["held_out"] = np.isin(image_ids, list(is_test)).astype(int)
     subjects = np.array([owner[i] for i in image_ids])
-    blocks = []
-    for subject in config.data.subjects:
-        own = image_ids[subjects == subject]
-        for start in range(0, len(own), IMAGE_BLOCK):
-            block = own[start : start + IMAGE_BLOCK]
-            statistics = image_statistics(
-                source.images(subject, block), extent_deg=config.data.extent_deg
-            )
-            blocks.append(statistics.set_index(pd.Index(block, name="image_id")))
-    table = table.join(pd.concat(blocks))
+    parts = [(subject, image_ids[subjects == subject]) for subject in config.data.subjects]
+    table = table.join(pd.concat([source.features(*part) for part in parts if len(part[1])]))
     if config.decoding and config.decoding.features_file:
         own_features = _read_own_features(Path(config.decoding.features_file), image_ids)
         clash = sorted(set(own_features) & set(table))

@@ -2,22 +2,23 @@
 
 from typing import Any
 
-from neuroigc.datasets.algonauts import (
-    load_algonauts,
-    load_algonauts_images,
-    load_algonauts_rois,
-)
+from neuroigc.datasets.algonauts import load_algonauts, load_algonauts_images
+from neuroigc.datasets.algonauts_rois import load_algonauts_rois
+from neuroigc.datasets.algonauts_submission import write_algonauts_submission
+from neuroigc.datasets.array_folder import save_arrays
 from neuroigc.datasets.arrays import ArrayData, load_arrays
 from neuroigc.datasets.image_cache import load_image_cache, prepare_nsd_images
 from neuroigc.datasets.manifest import list_manifests, load_manifest, verify
 from neuroigc.datasets.mnist import load_mnist
 from neuroigc.datasets.nsd import load_nsd
 from neuroigc.datasets.preparation import prepare_nsd
+from neuroigc.datasets.rows import StackedRows
 from neuroigc.datasets.stimuli import image_statistics, load_nsd_images, prepare_image
 from neuroigc.datasets.subjects import SubjectData
 
 __all__ = [
     "ArrayData",
+    "StackedRows",
     "SubjectData",
     "image_statistics",
     "list_manifests",
@@ -34,7 +35,9 @@ __all__ = [
     "prepare_image",
     "prepare_nsd",
     "prepare_nsd_images",
+    "save_arrays",
     "verify",
+    "write_algonauts_submission",
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy.typing as npt
 
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
+from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._paths import StrPath
 from neuroigc.datasets.arrays import whole_numbers
 
@@ -22,19 +21,6 @@ __all__ = ["RELEASED_SESSIONS", "Design"]
 RELEASED_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 RELEASED_TRIALS = 30_000
 N_REPEATS, TRIALS_PER_SESSION = 3, 750
-# What damaged files make scipy raise, besides its own error.
-MAT_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
 OBTAIN = "Obtain the file again."
 
 
@@ -54,7 +40,7 @@ class Design:
         if not path.is_file():
             raise InputError("root", expected=f"a folder with {path}", got="no such file")
         names = ["masterordering", "subjectim", "sharedix"]
-        content = _read_mat(path, [*names, "stimpattern"])
+        content = read_mat(path, [*names, "stimpattern"], fix=OBTAIN)
         missing = [name for name in names if name not in content]
         if missing:
             raise InputError(str(path), expected=f"the variables {names}", got=f"no {missing}")
@@ -141,24 +127,8 @@ class Design:
         return int(self.planned_trials[:n_sessions].sum())
 
 
-def _read_mat(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return loadmat(path, variable_names=names)
-    except (*MAT_ERRORS, MatReadError) as error:
-        raise InputError(
-            str(path),
-            expected="a whole MATLAB file, version 7 or before",
-            got=f"{error}",
-            fix=OBTAIN,
-        ) from error
-
-
 def _counting_numbers(name: str, values: np.ndarray) -> npt.NDArray[np.int64]:
     """Return values as integers, all of them 1 or more, as MATLAB counts."""
-    values = np.asarray(values)  # which may be sparse, and then is refused
     numbers = whole_numbers(name, values.ravel(), "whole numbers from 1 up")
     if not len(numbers) or numbers.min() < 1:
         raise InputError(

@@ -7,13 +7,13 @@ only noted. It is accepted if all it asks for is one array that holds one dictio
 
 from __future__ import annotations
 
-import json
 import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neuroigc._files import read_json, reading
 from neuroigc._validation import InputError
 
 __all__ = ["read_mapping"]
@@ -40,6 +40,8 @@ CONSTANTS = {
     "BINBYTES",
     "SHORT_BINBYTES",
 }
+# Names of a few regions take a few hundred.
+MOST_BYTES = 2**20
 _MARK = object()
 
 
@@ -65,32 +67,33 @@ def read_mapping(folder: Path, class_name: str) -> dict[int, str]:
     """
     path = folder / f"mapping_{class_name}.json"
     if path.is_file():
-        try:
-            mapping = {int(k): v for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (ValueError, AttributeError) as error:
-            raise InputError(str(path), expected="names of labels", got=f"{error}") from error
+        names = read_json(path, "names of labels")
+        with reading(path, "names of labels", fix=""):
+            mapping = {int(key): name for key, name in names.items()}
     else:
         path = path.with_suffix(".npy")
         if not path.is_file():
             raise InputError(
                 str(path.with_suffix("")), expected="a .json or .npy file", got="neither"
             )
-        try:
+        with reading(
+            path,
+            "one dictionary of int to str and nothing to execute",
+            fix=f"Write the names into {path.with_suffix('.json').name} instead.",
+            also=(_RefusedError,),
+        ):
             mapping = _read_pickled_dict(path)
-        except (_RefusedError, ValueError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(
-                str(path),
-                expected="one dictionary of int to str and nothing to execute",
-                got=f"{error}",
-                fix=f"Write the names into {path.with_suffix('.json').name} instead.",
-            ) from error
-    strange = [item for item in mapping.items() if list(map(type, item)) != [int, str]]
-    if strange:
-        raise InputError(str(path), expected="names of integer labels", got=f"{strange[0]}")
+    for key, name in mapping.items():
+        if type(key) is not int or type(name) is not str:
+            # Not printed whole: what holds itself twice, and that again, would take for ever.
+            got = f"({key!r}, {repr(name) if isinstance(name, (str, int)) else type(name)})"
+            raise InputError(str(path), expected="names of integer labels", got=got)
     return mapping
 
 
 def _read_pickled_dict(path: Path) -> dict[Any, Any]:
+    if path.stat().st_size > MOST_BYTES:
+        raise _RefusedError(f"more than {MOST_BYTES} bytes")
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
@@ -163,10 +166,18 @@ def _follow(programme: bytes) -> Any:
             stack[-1].extend(items)
         elif name == "SETITEM":
             value, key = stack.pop(), stack.pop()
-            stack[-1][key] = value
+            _put(stack[-1], [key], [value])
         elif name == "SETITEMS":
             items = to_mark()
-            stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            _put(stack[-1], items[::2], items[1::2])
         else:
             raise _RefusedError(f"the instruction {name}")
     return stack[-1]
+
+
+def _put(mapping: Any, keys: list[Any], values: list[Any]) -> None:
+    """Fill a dictionary whose keys are simple; to hash others could take for ever."""
+    strange = [key for key in keys if not isinstance(key, (int, str))]
+    if type(mapping) is not dict or strange:
+        raise _RefusedError("something else than names by number")
+    mapping.update(zip(keys, values, strict=True))

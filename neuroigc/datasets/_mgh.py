@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._files import reading
+from neuroigc._mgh import (
+    HEADER_BYTES,
+    check_believable,
+    check_mgh_length,
+    read_mgh,
+    read_mgh_header,
+)
 from neuroigc._validation import InputError
 
 __all__ = ["mgh_layout", "open_mgh", "read_mgh_columns", "read_surface_vector"]
 
-HEADER_BYTES = 284
 # Frames read at once; how many times the vertices wanted there must be to skip the others.
 BLOCK_FRAMES, SPARSE = 8, 4
-# FreeSurfer's type codes; everything is big-endian.
-DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}
 
 
 class MghLayout(NamedTuple):
@@ -41,33 +45,18 @@ def mgh_layout(path: Path) -> MghLayout:
     Raises
     ------
     InputError
-        If the file is no MGH file of surface data, or shorter than its header says.
+        If the file is no MGH file of surface data, or not as long as its header says.
     """
-    with path.open("rb") as file:
-        head = file.read(24)
-    if len(head) < 24 or struct.unpack(">i", head[:4]) != (1,):
-        raise InputError(str(path), expected="an MGH file", got=f"one that begins {head[:4]!r}")
-    *shape, n_frames, code = struct.unpack(">5i", head[4:])
-    n_vertices = max(shape)
-    if sorted(shape)[:2] != [1, 1] or n_frames < 1:
+    header = read_mgh_header(path)
+    *shape, n_frames = header.shape
+    if sorted(shape)[:2] != [1, 1]:
         raise InputError(
             str(path),
             expected="surface data of shape (n_vertices, 1, 1, n_frames)",
-            got=f"shape {(*shape, n_frames)}",
+            got=f"shape {header.shape}",
         )
-    if code not in DTYPES:
-        raise InputError(str(path), expected=f"an MGH type of {list(DTYPES)}", got=f"type {code}")
-    dtype = np.dtype(DTYPES[code])
-    expected = HEADER_BYTES + n_vertices * n_frames * dtype.itemsize
-    actual = path.stat().st_size
-    if actual < expected:
-        raise InputError(
-            str(path),
-            expected=f"at least {expected} bytes, as its header says",
-            got=f"{actual} bytes",
-            fix="The file is truncated; obtain it again.",
-        )
-    return MghLayout(n_frames, n_vertices, dtype)
+    check_mgh_length(path, header)
+    return MghLayout(n_frames, max(shape), header.dtype)
 
 
 def open_mgh(path: Path) -> np.memmap:
@@ -80,10 +69,13 @@ def open_mgh(path: Path) -> np.memmap:
     Raises
     ------
     InputError
-        As :func:`mgh_layout`.
+        As :func:`mgh_layout`; also if the first frame is of another type than the header says.
     """
     n_frames, n_vertices, dtype = mgh_layout(path)
-    return np.memmap(path, dtype, "r", HEADER_BYTES, (n_frames, n_vertices))
+    data = np.memmap(path, dtype, "r", HEADER_BYTES, (n_frames, n_vertices))
+    with reading(path, "an MGH file of one type throughout"):
+        check_believable(data[0])
+    return data
 
 
 def read_mgh_columns(path: Path, columns: npt.NDArray[np.int64], out: np.ndarray) -> None:
@@ -114,18 +106,14 @@ def read_mgh_columns(path: Path, columns: npt.NDArray[np.int64], out: np.ndarray
             for number in range(count):
                 np.take(frames[number * n_vertices :], inside, out=picked, mode="clip")
                 out[start + number] = picked
+            if not start:
+                with reading(path, "an MGH file of one type throughout"):
+                    check_believable(picked)
 
 
 def read_surface_vector(path: Path) -> npt.NDArray[np.generic]:
     """Read one number per vertex from ``.mgh`` or ``.mgz``; (N, 1, 1) and (1, 1, N) alike."""
-    import nibabel as nib
-
-    if path.suffix == ".mgh":
-        values = np.asarray(open_mgh(path))
-        values = values.astype(values.dtype.newbyteorder("="))
-    else:
-        values = np.asarray(nib.load(path).dataobj)
-    values = values.squeeze()
+    values = read_mgh(path).squeeze()
     if values.ndim != 1:
         raise InputError(str(path), expected="one number per vertex", got=f"shape {values.shape}")
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from neuroigc._validation import InputError
 
@@ -17,8 +17,10 @@ __all__ = [
     "beta_path",
     "beta_suffix",
     "design_path",
+    "is_inside",
     "label_folder",
     "ncsnr_path",
+    "path_inside",
     "stim_info_path",
     "stimuli_path",
     "subject_label",
@@ -86,3 +88,35 @@ def stimuli_path(root: StrPath) -> Path:
 def label_folder(root: StrPath, owner: str) -> Path:
     """Return the folder with the surface labels of ``owner``, a template or a subject."""
     return Path(root) / "nsddata" / "freesurfer" / owner / "label"
+
+
+def is_inside(name: str) -> bool:
+    """Tell whether a relative path with forward slashes stays below where it starts."""
+    pure, windows = PurePosixPath(name), PureWindowsPath(name)
+    return bool(pure.parts) and not (
+        pure.is_absolute()
+        or windows.drive
+        or windows.root
+        or ".." in pure.parts
+        or "\\" in name
+        or re.search(r"[{}\0]", name)
+    )
+
+
+def path_inside(root: Path, name: str, argument: str) -> Path:
+    """Return the path of ``name`` below ``root``; neither it nor a link may lead out.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    path = root / name
+    if not is_inside(name) or not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            argument,
+            expected=f"a relative path that stays inside {root}",
+            got=repr(name),
+            fix="Copy or move the file there.",
+        )
+    return path

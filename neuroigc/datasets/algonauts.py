@@ -6,25 +6,36 @@ Gifford et al. 2023, arXiv 2301.03198.
 from __future__ import annotations
 
 import re
-import struct
-import tokenize
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._array_files import open_npy
 from neuroigc._validation import InputError, check_choice
-from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath, subject_label
+from neuroigc.datasets._png import read_png
+from neuroigc.datasets.algonauts_rois import challenge_mask
 from neuroigc.datasets.arrays import whole_numbers
 from neuroigc.datasets.stimuli import prepare_image
 from neuroigc.datasets.subjects import SubjectData
 
-__all__ = ["load_algonauts", "load_algonauts_images", "load_algonauts_rois"]
+__all__ = ["image_files", "load_algonauts", "load_algonauts_images"]
 
 BLOCK_ROWS = 256
+# Of the release, subject by subject: images for training, vertices of the left and right
+# hemisphere. Subjects 6 and 8 lost vertices that were not measured in every session.
+RELEASE = {
+    "01": (9841, 19004, 20544),
+    "02": (9841, 19004, 20544),
+    "03": (9082, 19004, 20544),
+    "04": (8779, 19004, 20544),
+    "05": (9841, 19004, 20544),
+    "06": (9082, 18978, 20220),
+    "07": (9841, 19004, 20544),
+    "08": (8779, 18981, 20530),
+}
 SPLITS = {"training": "train", "test": "test"}
 
 
@@ -62,7 +73,7 @@ def load_algonauts(
     splits = [
         split for split in SPLITS if split == "training" or _fmri(folder, split, "lh").exists()
     ]
-    ids = {split: np.array(list(_image_files(folder, split)), dtype=np.int64) for split in splits}
+    ids = {split: np.array(list(image_files(folder, split)), dtype=np.int64) for split in splits}
     all_ids = np.concatenate(list(ids.values()))
     order = np.argsort(all_ids, kind="stable")
     if (np.diff(all_ids[order]) == 0).any():
@@ -71,7 +82,8 @@ def load_algonauts(
     rank = np.argsort(order)
     rows = dict(zip(splits, np.split(rank, [len(ids["training"])]), strict=False))
 
-    challenge = {side: _challenge_mask(folder, prefix) for side, prefix in PREFIXES.items()}
+    challenge = {side: challenge_mask(folder, prefix) for side, prefix in PREFIXES.items()}
+    _check_release(folder, len(ids["training"]), challenge)
     columns, vertices, n_surface, n_dropped = {}, {}, {}, {}
     for side, inside in challenge.items():
         wanted = inside if mask is None else inside & _checked_mask(mask, side, inside)
@@ -149,7 +161,7 @@ def load_algonauts_images(
     splits = [split or "training"]
     if split is None and image_ids is not None and _images(folder, "test").is_dir():
         splits = list(SPLITS)
-    files = {n: path for s in splits for n, path in _image_files(folder, s).items()}
+    files = {n: path for s in splits for n, path in image_files(folder, s).items()}
     images: npt.NDArray[np.float32] | None = None
     wanted = sorted(files)
     if image_ids is not None:
@@ -162,7 +174,7 @@ def load_algonauts_images(
             got=f"{len(missing)} others, such as {missing[0]}" if missing else "none",
         )
     for row, number in enumerate(wanted):
-        pixels = prepare_image(_read_png(files[number]), size=size, gray=gray)
+        pixels = prepare_image(read_png(files[number]), size=size, gray=gray)
         if images is None:
             images = np.empty((len(wanted), *pixels.shape), dtype=np.float32)
         if pixels.shape != images.shape[1:]:
@@ -177,34 +189,6 @@ def load_algonauts_images(
     return images, np.array(wanted, dtype=np.int64)
 
 
-def load_algonauts_rois(
-    root: StrPath, subject: int | str, class_name: str
-) -> tuple[dict[str, npt.NDArray[np.int32]], dict[int, str]]:
-    """Load the regions of one class, as "prf-visualrois" or "floc-faces".
-
-    Not all regions exist in all subjects and hemispheres; empty ones are normal.
-
-    Returns
-    -------
-    labels : dict of "left" and "right" to array of shape (n_surface_vertices,), int32
-        0 outside the regions and outside the challenge's vertices.
-    table : dict of int to str
-        The names. Those of the release are pickled; they are read without unpickling.
-    """
-    folder = Path(root) / f"subj{subject_label(subject)}" / "roi_masks"
-    labels = {}
-    for side, prefix in PREFIXES.items():
-        path = folder / f"{prefix}.{class_name}_fsaverage_space.npy"
-        labels[side] = np.array(_open_npy(path), dtype=np.int32)
-    table = read_mapping(folder, class_name)
-    unnamed = {int(x) for v in labels.values() for x in np.unique(v) if x} - table.keys()
-    if unnamed:
-        raise InputError(
-            class_name, expected="a name for every label", got=f"none for {sorted(unnamed)}"
-        )
-    return labels, table
-
-
 def _fmri(folder: Path, split: str, prefix: str) -> Path:
     return folder / f"{split}_split" / f"{split}_fmri" / f"{prefix}_{split}_fmri.npy"
 
@@ -213,8 +197,8 @@ def _images(folder: Path, split: str) -> Path:
     return folder / f"{split}_split" / f"{split}_images"
 
 
-def _image_files(folder: Path, split: str) -> dict[int, Path]:
-    """Return the image files by 0-based NSD number, in the order of the rows."""
+def image_files(folder: Path, split: str) -> dict[int, Path]:
+    """Return the image files of a split by 0-based NSD number, in the order of the rows."""
     images = _images(folder, split)
     pattern = re.compile(rf"{SPLITS[split]}-\d+_nsd-(\d+)\.png")
     named = [
@@ -236,9 +220,22 @@ def _image_files(folder: Path, split: str) -> dict[int, Path]:
     return files
 
 
-def _challenge_mask(folder: Path, prefix: str) -> npt.NDArray[np.bool_]:
-    path = folder / "roi_masks" / f"{prefix}.all-vertices_fsaverage_space.npy"
-    return np.asarray(_open_npy(path)) != 0
+def _check_release(
+    folder: Path, n_images: int, challenge: Mapping[str, npt.NDArray[np.bool_]]
+) -> None:
+    """Hold a subject as large as the release's against the release's numbers of vertices."""
+    expected = RELEASE.get(folder.name.removeprefix("subj"))
+    is_full = all(len(inside) == SURFACE_VERTICES["fsaverage"] for inside in challenge.values())
+    if expected is None or n_images != expected[0] or not is_full:
+        return
+    found = tuple(int(inside.sum()) for inside in challenge.values())
+    if found != expected[1:]:
+        raise InputError(
+            str(folder / "roi_masks"),
+            expected=f"{expected[1]} and {expected[2]} vertices of the challenge",
+            got=f"{found[0]} and {found[1]}",
+            fix="Masks and responses may be of different subjects, or a mask is damaged.",
+        )
 
 
 def _checked_mask(
@@ -254,23 +251,10 @@ def _checked_mask(
     return given
 
 
-def _read_png(path: Path) -> npt.NDArray[np.uint8]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise InputError(
-            str(path), expected="a whole PNG file", got=f"{error}", fix="Obtain it again."
-        ) from error
-
-
 def _open_npy(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    try:
-        data = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:
-        raise InputError(str(path), expected="a whole .npy file", got=f"{error}") from error
+    data = open_npy(path)
+    if shape is not None and data.dtype != np.float32:
+        raise InputError(str(path), expected="responses in float32", got=f"{data.dtype}")
     if shape is not None and data.shape != shape:
         raise InputError(
             str(path),

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import os
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._array_files import read_npz
 from neuroigc._validation import InputError, check_same_length
+from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES
 
-__all__ = ["ArrayData", "load_arrays", "read_npz", "whole_numbers"]
+__all__ = ["ArrayData", "load_arrays", "whole_numbers"]
 
 GROUP_PREFIX = "groups/"
-# What damaged files make numpy and zipfile raise.
-NPZ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -49,6 +37,14 @@ class ArrayData:
         What each sample is a response to.
     is_test : array of shape (n_samples,), bool, or None
         Samples kept for testing.
+    vertices : dict of "left" and "right" to array of int, or None
+        Where the columns of responses lie on a surface, those of the left hemisphere first.
+    space : str
+        Name of that surface, as "fsaverage5".
+    target_names : tuple of str, or None
+        One for each target.
+    title, units, licence : str
+        What the data are, in which units responses come, and what may be done with them.
     """
 
     responses: np.ndarray
@@ -57,6 +53,12 @@ class ArrayData:
     groups: dict[str, np.ndarray] | None = None
     image_ids: npt.NDArray[np.int64] | None = None
     is_test: npt.NDArray[np.bool_] | None = None
+    vertices: dict[str, npt.NDArray[np.int64]] | None = None
+    space: str = ""
+    target_names: tuple[str, ...] | None = None
+    title: str = ""
+    units: str = ""
+    licence: str = ""
 
 
 def load_arrays(
@@ -67,15 +69,24 @@ def load_arrays(
     groups: Mapping[str, npt.ArrayLike] | None = None,
     image_ids: npt.ArrayLike | None = None,
     is_test: npt.ArrayLike | None = None,
+    vertices: Mapping[str, npt.ArrayLike] | None = None,
+    space: str = "",
+    target_names: Sequence[str] | None = None,
+    title: str = "",
+    units: str = "",
+    licence: str = "",
 ) -> ArrayData:
     """Check arrays of any origin and put them together.
 
     Parameters
     ----------
     responses : array of shape (n_samples, ...) or path
-        Responses, or a ``.npz`` file with "responses", "targets" and optionally "conditions",
-        "image_ids", "is_test" and "groups/<name>". Memory maps stay on disk.
-    targets, conditions, groups, image_ids, is_test
+        Responses; or a folder with a ``dataset.toml``, as :mod:`neuroigc.datasets.array_folder`
+        describes it and :func:`neuroigc.datasets.save_arrays` writes it; or a ``.npz`` file with
+        "responses", "targets" and optionally "conditions", "image_ids", "is_test" and
+        "groups/<name>". Memory maps stay on disk.
+    targets, conditions, groups, image_ids, is_test, vertices, space, target_names, title, units, \
+licence
         As in :class:`ArrayData`.
 
     Returns
@@ -86,11 +97,16 @@ def load_arrays(
     ------
     InputError
         If a file is damaged, arrays are empty or hold anything but numbers, lengths differ, a
-        number is not finite, a target is constant, a group points outside the responses, or an
-        image is both among the training and the test samples.
+        number is not finite, a target is constant, a group points outside the responses, vertices
+        are not those of the columns, or an image is both among the training and the test samples.
     """
     if isinstance(responses, (str, os.PathLike)):
-        arrays = read_npz(responses)
+        path = Path(responses)
+        if path.is_dir() or path.suffix == ".toml":
+            from neuroigc.datasets.array_folder import DATASET_FILE, read_folder
+
+            return load_arrays(**read_folder(path / DATASET_FILE if path.is_dir() else path))
+        arrays = read_npz(path)
         groups = {
             name.removeprefix(GROUP_PREFIX): arrays.pop(name)
             for name in list(arrays)
@@ -146,30 +162,26 @@ def load_arrays(
     checked = {
         name: _check_group(name, group, n_features) for name, group in (groups or {}).items()
     }
-    return ArrayData(responses, targets, conditions, checked or None, image_ids, is_test)
-
-
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read all arrays of a ``.npz`` file, unless it is damaged or something else."""
-    try:
-        with Path(path).open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except NPZ_ERRORS as error:
+    names = None if target_names is None else tuple(target_names)
+    n_targets = targets.shape[1] if targets.ndim == 2 else 1
+    if names is not None and (len(names) != n_targets or len(set(names)) < n_targets):
         raise InputError(
-            str(path), expected="a .npz file of plain arrays", got=f"{error}"
-        ) from error
-    if isinstance(loaded, np.ndarray):
-        raise InputError(
-            str(path),
-            expected="a .npz file of plain arrays",
-            got="a single .npy array",
-            fix="Save named arrays with numpy.savez.",
+            "target_names", expected=f"{n_targets} names, each once", got=f"{list(names)}"
         )
-    strange = sorted(name for name, array in arrays.items() if not isinstance(array, np.ndarray))
-    if strange:
-        raise InputError(str(path), expected="a .npz file of plain arrays", got=f"also {strange}")
-    return arrays
+    return ArrayData(
+        responses,
+        targets,
+        conditions,
+        checked or None,
+        image_ids,
+        is_test,
+        None if vertices is None else _check_vertices(vertices, space, responses.shape[1:]),
+        space,
+        names,
+        title,
+        units,
+        licence,
+    )
 
 
 def whole_numbers(
@@ -245,6 +257,41 @@ def _check_varies(targets: np.ndarray) -> None:
             got=f"a constant in column {constant[0]}",
             fix="No correlation with a constant is defined.",
         )
+
+
+def _check_vertices(
+    vertices: Mapping[str, npt.ArrayLike], space: str, shape: tuple[int, ...]
+) -> dict[str, npt.NDArray[np.int64]]:
+    if set(vertices) != set(PREFIXES) or not space:
+        raise InputError(
+            "vertices",
+            expected="those of 'left' and 'right', and the space that they are of",
+            got=f"{sorted(vertices)} and {space!r}",
+        )
+    checked = {}
+    for side in PREFIXES:
+        argument = f"vertices[{side!r}]"
+        numbers = checked[side] = (
+            whole_numbers(argument, vertices[side])
+            if np.size(vertices[side])
+            else np.empty(0, np.int64)
+        )
+        n_vertices = SURFACE_VERTICES.get(space, numbers.max(initial=0) + 1)
+        inside = numbers.min(initial=0) >= 0 and numbers.max(initial=0) < n_vertices
+        if not inside or len(np.unique(numbers)) < len(numbers):
+            raise InputError(
+                argument,
+                expected=f"vertices of {space}, each once",
+                got=f"{len(numbers)} numbers from {numbers.min()} to {numbers.max()}",
+            )
+    n_columns = sum(map(len, checked.values()))
+    if shape != (n_columns,):
+        raise InputError(
+            "vertices",
+            expected="one for each column of responses",
+            got=f"{n_columns} vertices for columns of shape {shape}",
+        )
+    return checked
 
 
 def _check_group(name: str, group: npt.ArrayLike, n_features: int) -> np.ndarray:

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from neuroigc._array_files import read_npz
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import layouts
 from neuroigc.datasets._paths import subject_label
-from neuroigc.datasets.arrays import read_npz
 from neuroigc.datasets.synthetic_betas import HEMISPHERES, MEDIAN_NCSNR, Subject
 from neuroigc.datasets.synthetic_design import N_REPEATS, Design
 from neuroigc.datasets.synthetic_images import CATEGORIES, make_scene

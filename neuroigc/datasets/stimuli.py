@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._files import reading
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
+from neuroigc.datasets._hdf5 import check_storage
 from neuroigc.datasets._paths import StrPath
 from neuroigc.datasets.arrays import whole_numbers
 
@@ -25,6 +27,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 LOWEST_CYCLES = 3
 HIGHEST_NYQUIST = 0.8
 BATCH = 64
+_checked: dict[str, tuple[str, int, int]] = {}
 
 
 def prepare_image(
@@ -87,13 +90,19 @@ def load_nsd_images(
     path = _paths.stimuli_path(root)
     if not path.is_file():
         raise InputError("root", expected=f"a folder with {path}", got="no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read_bricks(path, file.get("imgBrick"), image_ids, size=size, gray=gray)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise InputError(
-            str(path), expected="a whole HDF5 file", got=f"{error}", fix="Obtain it again."
-        ) from error
+    with (
+        reading(path, "a whole HDF5 file", fix="Obtain it again."),
+        h5py.File(path, "r") as file,
+    ):
+        return _read_bricks(path, file.get("imgBrick"), image_ids, size=size, gray=gray)
+
+
+def _check_once(bricks: Any, modified: int) -> None:
+    """Check where the pixels lie, once for each file: there are 73,000 images to look up."""
+    key = (bricks.file.filename, modified, bricks.file.id.get_filesize())
+    if _checked.get("stimuli") != key:
+        check_storage(bricks)
+        _checked["stimuli"] = key
 
 
 def _read_bricks(
@@ -106,6 +115,7 @@ def _read_bricks(
             expected="imgBrick, uint8 of shape (n_images, height, width, 3)",
             got="none" if shape is None else f"{dtype} of shape {shape}",
         )
+    _check_once(bricks, path.stat().st_mtime_ns)
     expected = f"0-based numbers of the {len(bricks)} images in {path}"
     ids = whole_numbers("image_ids", image_ids, expected)
     if not len(ids) or ids.min() < 0 or ids.max() >= len(bricks):

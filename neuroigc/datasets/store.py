@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._array_files import open_npy
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 
@@ -31,8 +32,6 @@ __all__ = [
 FORMAT_VERSION = 1
 BLOCK_BYTES = 2**25
 AGAIN = "Prepare it again."
-# What damaged headers make numpy raise; a pickle is a ValueError.
-NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, KeyError, TypeError)
 
 
 def reopen_store(folder: Path, kind: str) -> None:
@@ -69,29 +68,10 @@ def write_array(path: Path, array: np.ndarray, dtype: npt.DTypeLike = None) -> N
 
 def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and dtype of a ``.npy`` file that is whole and holds plain numbers."""
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version {version} of the format")
-            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-            n_bytes = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    except NPY_ERRORS as error:
-        raise InputError(
-            str(path), expected="a .npy file", got=f"{error or type(error).__name__}", fix=AGAIN
-        ) from error
-    if dtype.hasobject or is_fortran:
-        raise InputError(
-            str(path), expected="a .npy file of plain numbers", got=f"{dtype}", fix=AGAIN
-        )
-    if path.stat().st_size != n_bytes:
-        raise InputError(
-            str(path),
-            expected=f"{n_bytes} bytes, as its header says",
-            got=f"{path.stat().st_size}",
-            fix=AGAIN,
-        )
-    return shape, dtype
+    array = open_npy(path, fix=AGAIN)
+    if not array.flags.c_contiguous:
+        raise InputError(str(path), expected="rows one after the other", got="columns", fix=AGAIN)
+    return array.shape, array.dtype
 
 
 def describe_array(path: Path) -> dict[str, Any]:

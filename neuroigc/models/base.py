@@ -7,17 +7,11 @@ import torch
 
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from neuroigc.models.feeding import Samples, as_rows
 from neuroigc.models.networks import fold_scalings
 from neuroigc.models.parameters import Parametrised
-from neuroigc.models.training import (
-    FEWEST_SAMPLES,
-    Samples,
-    measure_scaling,
-    refuse_not_finite,
-    resolve_device,
-    seeded,
-    train,
-)
+from neuroigc.models.scaling import measure_scaling, refuse_not_finite
+from neuroigc.models.training import FEWEST_SAMPLES, resolve_device, seeded, train
 
 __all__ = ["NeuralEstimator", "pearson"]
 
@@ -48,13 +42,14 @@ class NeuralEstimator(Parametrised):
         "history_",
     )
 
-    def fit(self, X, y, *, conditions=None, sample_weight=None, validation=None):
+    def fit(self, X, y, *, conditions=None, sample_weight=None, validation=None, checkpoint=None):
         """Train on samples.
 
         Parameters
         ----------
         X : array (n_samples, *input_shape)
-            May be a memory map; batches are read from it.
+            May be a memory map, or anything else with a shape, a dtype and rows that are read
+            when they are asked for; batches are.
         y : array (n_samples, n_outputs) or (n_samples,)
         conditions : array (n_samples,) of int, optional
             For example subject numbers, 0 or greater; fed to the network beside ``X``.
@@ -62,6 +57,9 @@ class NeuralEstimator(Parametrised):
             What each sample counts, above 0: for responses that are averages, the repeats.
         validation : (X, y) or (X, y, conditions), optional
             Samples for early stopping, instead of a random ``validation_fraction``.
+        checkpoint : path, optional
+            File of the training so far, which goes on from there; see
+            `neuroigc.models.training.train`, also on processes side by side.
 
         Returns
         -------
@@ -71,9 +69,9 @@ class NeuralEstimator(Parametrised):
         ------
         InputError
             For values that are not finite, constant targets, lengths that differ, too few
-            samples or conditions that are not whole numbers.
+            samples, conditions that are not whole numbers, or the checkpoint of another training.
         """
-        X, y = self._check_inputs(X), np.asanyarray(y)
+        X, y = self._check_inputs(X), as_rows(y)
         if not y.size:
             raise InputError(
                 "y", expected="at least one target for each sample", got=f"shape {y.shape}"
@@ -106,13 +104,16 @@ class NeuralEstimator(Parametrised):
             max_epochs=self.max_epochs,
             patience=self.patience,
             batch_size=self.batch_size,
+            accumulate=self.accumulate,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
+            n_workers=self.n_workers,
             device=device,
             seed=self.seed,
             progress=self.progress,
+            checkpoint=checkpoint,
         )
-        self._finish(network, samples)
+        network = self._finish(network, samples)
         fold_scalings(network, inputs=input_scaling, outputs=target_scaling)
         self.module_ = network
         return self
@@ -129,8 +130,9 @@ class NeuralEstimator(Parametrised):
     def _begin(self, network, samples):
         """Prepare a new network for its samples; most need nothing."""
 
-    def _finish(self, network, samples):
+    def _finish(self, network, samples):  # noqa: ARG002 - for those that override it
         """Complete a trained network, before scalings are folded in; most need nothing."""
+        return network
 
     def save(self, path_prefix):
         """Write ``<path_prefix>.safetensors`` (weights) and ``<path_prefix>.json`` (the rest)."""
@@ -190,7 +192,7 @@ class NeuralEstimator(Parametrised):
         return np.concatenate(outputs)
 
     def _check_inputs(self, X, shape=None, argument="X"):
-        X = np.asanyarray(X)
+        X = as_rows(X)
         if shape is None:
             fits = X.ndim in self._input_ndims
             expected = " or ".join(map(str, self._input_ndims)) + " dimensions"
@@ -260,7 +262,7 @@ class NeuralEstimator(Parametrised):
         inputs, targets, *conditions = validation
         inputs = self._check_inputs(inputs, shape, "validation[0]")
         measure_scaling(inputs, argument="validation[0]", per_column=False)
-        targets = self._encode_targets(np.asanyarray(targets), "validation[1]")
+        targets = self._encode_targets(as_rows(targets), "validation[1]")
         measure_scaling(targets, argument="validation[1]", per_column=False)
         conditions = self._check_conditions(conditions[0] if conditions else None)
         return Samples(inputs, targets, conditions, **scalings)

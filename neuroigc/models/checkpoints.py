@@ -14,12 +14,15 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 import neuroigc
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError
 
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint"]
 
-FORMAT = "neuroigc model, 1"
+FORMAT = "neuroigc model, 2"
+# Which had no digest of the description.
+OLD_FORMAT = "neuroigc model, 1"
+DIGEST = "sha256_of_the_rest"
 
 
 def save_checkpoint(path_prefix: str | os.PathLike[str], network: nn.Module, description: dict):
@@ -44,16 +47,14 @@ def save_checkpoint(path_prefix: str | os.PathLike[str], network: nn.Module, des
     weights = save_tensors(
         {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     )
-    text = json.dumps(
-        {
-            "format": FORMAT,
-            "neuroigc_version": neuroigc.__version__,
-            "weights": {"file": weights_path.name, "sha256": hashlib.sha256(weights).hexdigest()},
-            **description,
-        },
-        indent=1,
-        default=_plain,
-    )
+    content = {
+        "format": FORMAT,
+        "neuroigc_version": neuroigc.__version__,
+        "weights": {"file": weights_path.name, "sha256": hashlib.sha256(weights).hexdigest()},
+        **description,
+    }
+    plain = json.loads(json.dumps(content, default=_plain))
+    text = json.dumps({**plain, DIGEST: _digest(plain)}, indent=1)
     with atomic_path(weights_path) as path:
         path.write_bytes(weights)
     with atomic_path(json_path) as path:
@@ -76,25 +77,23 @@ def load_checkpoint(path_prefix: str | os.PathLike[str]) -> tuple[dict, dict]:
     """
     weights_path, json_path = _paths(path_prefix)
     try:
-        text, weights = json_path.read_text(encoding="utf-8"), weights_path.read_bytes()
+        text = json_path.read_bytes().decode("utf-8", "replace")
+        weights = weights_path.read_bytes()
     except OSError as error:
         raise InputError(
             "path_prefix",
             expected=f"{weights_path.name} and {json_path.name} in {weights_path.parent}",
             got=f"{error.strerror}: {error.filename}",
         ) from error
-    try:
+    with reading(json_path, "the description of a saved model", fix="Save the model again."):
         description = json.loads(text)
         found = description["format"]
         expected_hash = description["weights"]["sha256"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            str(json_path),
-            expected="the description of a saved model",
-            got="something else, or a file cut short",
-            fix="Save the model again.",
-        ) from error
-    if found != FORMAT:
+        digest = description.pop(DIGEST, None)
+        is_old = found == OLD_FORMAT and digest is None
+        if found in (FORMAT, OLD_FORMAT) and not is_old and digest != _digest(description):
+            raise ValueError("one that was changed or damaged after it was written")
+    if found not in (FORMAT, OLD_FORMAT):
         raise InputError(
             str(json_path),
             expected=f"format {FORMAT!r}",
@@ -124,6 +123,11 @@ def load_weights(network: nn.Module, state: dict, source: str) -> None:
             expected=f"the weights of a {type(network).__name__} as described",
             got=str(error).splitlines()[-1].strip().rstrip("."),
         ) from error
+
+
+def _digest(content):
+    """Return the SHA-256 of a description, whatever its order and spaces."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _paths(path_prefix):

@@ -8,8 +8,9 @@ import numpy as np
 
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.models.base import NeuralEstimator, pearson
+from neuroigc.models.feeding import as_rows
 from neuroigc.models.networks import CategoricalNetwork, DecoderNetwork, EncoderNetwork
-from neuroigc.models.training import measure_scaling
+from neuroigc.models.scaling import measure_scaling
 
 __all__ = ["NeuralClassifier", "NeuralDecoder", "NeuralEncoder", "NeuralRegressor"]
 
@@ -31,7 +32,7 @@ class NeuralRegressor(NeuralEstimator):
         """
         predictions = self._raw_predictions(X, conditions)
         check_same_length(X=X, y=y)
-        return pearson(predictions, self._encode_targets(np.asanyarray(y), argument="y"))
+        return pearson(predictions, np.asarray(self._encode_targets(as_rows(y), argument="y")))
 
     def score(self, X, y, *, conditions=None):
         """Return the mean over outputs of `correlation`."""
@@ -61,8 +62,9 @@ class NeuralRegressor(NeuralEstimator):
             )
         if y.dtype.kind not in "fiub":
             raise InputError(argument, expected="real numbers", got=f"dtype {y.dtype}")
-        targets = y.reshape(len(y), -1)
-        return targets if targets.dtype.kind == "f" else targets.astype(np.float32)
+        if y.dtype.kind != "f":
+            y = np.asarray(y).astype(np.float32)
+        return y if y.ndim == 2 else y[:, None]
 
     @property
     def _n_outputs(self):
@@ -76,7 +78,9 @@ class NeuralDecoder(NeuralRegressor):
     ----------
     hidden, condition_size, activation, dropout
         See `DecoderNetwork`.
-    learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
+    learning_rate, weight_decay, batch_size, accumulate, max_epochs, patience
+        See `neuroigc.models.training.train`.
+    validation_fraction, n_workers
         See `neuroigc.models.training.train`.
     device : str
         "auto" takes a GPU if there is one.
@@ -109,26 +113,16 @@ class NeuralDecoder(NeuralRegressor):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
+        accumulate: int = 1,
         max_epochs: int = 15,
         patience: int = 10,
         validation_fraction: float = 0.1,
+        n_workers: int = 1,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
     ):
-        self.hidden = hidden
-        self.condition_size = condition_size
-        self.activation = activation
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.device = device
-        self.seed = seed
-        self.progress = progress
+        self._keep(locals())
 
     def _network_arguments(self):
         return {
@@ -141,11 +135,18 @@ class NeuralDecoder(NeuralRegressor):
 class NeuralEncoder(NeuralRegressor):
     """From images to brain responses (IGC paper, section 4.2).
 
+    All vertices share a few latents, so that the map of each is a mixture of as many pictures:
+    centres of receptive fields can be read off, but maps are wider than the fields, and follow
+    their sizes too little for phantoms to calibrate them. Take `FieldEncoder` where receptive
+    fields are asked for.
+
     Parameters
     ----------
     channels, kernel_sizes, n_latents, largest_grid, condition_size, activation, dropout
         See `EncoderNetwork`.
-    learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
+    learning_rate, weight_decay, batch_size, accumulate, max_epochs, patience
+        See `neuroigc.models.training.train`.
+    validation_fraction, n_workers
         See `neuroigc.models.training.train`.
     device, seed, progress
         As for `NeuralDecoder`.
@@ -175,29 +176,16 @@ class NeuralEncoder(NeuralRegressor):
         learning_rate: float = 5e-3,
         weight_decay: float = 0.1,
         batch_size: int = 128,
+        accumulate: int = 1,
         max_epochs: int = 15,
         patience: int = 10,
         validation_fraction: float = 0.1,
+        n_workers: int = 1,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
     ):
-        self.channels = channels
-        self.kernel_sizes = kernel_sizes
-        self.n_latents = n_latents
-        self.largest_grid = largest_grid
-        self.condition_size = condition_size
-        self.activation = activation
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.device = device
-        self.seed = seed
-        self.progress = progress
+        self._keep(locals())
 
     def _network_arguments(self):
         return {
@@ -221,7 +209,9 @@ class NeuralClassifier(NeuralEstimator):
         convolutions for images and none for feature vectors.
     kernel_size, hidden, condition_size, activation, dropout
         See `CategoricalNetwork`.
-    learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
+    learning_rate, weight_decay, batch_size, accumulate, max_epochs, patience
+        See `neuroigc.models.training.train`.
+    validation_fraction, n_workers
         See `neuroigc.models.training.train`.
     device, seed, progress
         As for `NeuralDecoder`.
@@ -252,28 +242,16 @@ class NeuralClassifier(NeuralEstimator):
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-2,
         batch_size: int = 64,
+        accumulate: int = 1,
         max_epochs: int = 15,
         patience: int = 10,
         validation_fraction: float = 0.1,
+        n_workers: int = 1,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
     ):
-        self.channels = channels
-        self.kernel_size = kernel_size
-        self.hidden = hidden
-        self.condition_size = condition_size
-        self.activation = activation
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.device = device
-        self.seed = seed
-        self.progress = progress
+        self._keep(locals())
 
     def predict_proba(self, X, *, conditions=None):
         """Return probabilities (n_samples, n_classes), in the order of ``classes_``."""

@@ -11,7 +11,7 @@ import numpy as np
 from neuroigc._validation import InputError
 from neuroigc.models.checks import check_number
 from neuroigc.models.estimators import NeuralRegressor
-from neuroigc.models.fields import FieldEncoderNetwork
+from neuroigc.models.fields import FieldEncoderNetwork, make_point_symmetric
 from neuroigc.models.training import resolve_device
 from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
 
@@ -28,14 +28,17 @@ class FieldEncoder(NeuralRegressor):
 
     For population receptive fields: its windows are as sharp as the data allow, where the maps of
     a `NeuralEncoder` are as wide as its few latents make them. Network and training are those of
-    `FieldEncoderNetwork`, and at the end the windows are fitted by least squares
-    (`neuroigc.models.windows`), which also tells their errors.
+    `FieldEncoderNetwork`; at the end its features are made symmetric, so that they stand where the
+    image has them, and the windows are fitted by least squares (`neuroigc.models.windows`), which
+    also tells their errors.
 
     Parameters
     ----------
     channels, kernel_sizes, largest_grid, activation
         See `FieldEncoderNetwork`.
-    learning_rate, weight_decay, batch_size, max_epochs, patience, validation_fraction
+    learning_rate, weight_decay, batch_size, accumulate, max_epochs, patience
+        See `neuroigc.models.training.train`.
+    validation_fraction, n_workers
         See `neuroigc.models.training.train`.
     device : str
         "auto" takes a GPU if there is one.
@@ -71,26 +74,16 @@ class FieldEncoder(NeuralRegressor):
         learning_rate: float = 1e-2,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
+        accumulate: int = 1,
         max_epochs: int = 12,
         patience: int = 10,
         validation_fraction: float = 0.1,
+        n_workers: int = 1,
         device: str = "auto",
         seed: int = 0,
         progress: bool = False,
     ):
-        self.channels = channels
-        self.kernel_sizes = kernel_sizes
-        self.largest_grid = largest_grid
-        self.activation = activation
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.device = device
-        self.seed = seed
-        self.progress = progress
+        self._keep(locals())
 
     def receptive_fields(self, extent_deg: float) -> dict[str, np.ndarray]:
         """Return the windows in degrees of visual angle.
@@ -166,6 +159,8 @@ class FieldEncoder(NeuralRegressor):
         place_windows(network, _batches(samples, "cpu"))
 
     def _finish(self, network, samples):
+        network = make_point_symmetric(network, **self.network_arguments_)
+        self.network_arguments_ = {**self.network_arguments_, "point_symmetric": True}
         device = resolve_device(self.device)
         batches = partial(_batches, samples, device)
         covariance = finish_windows(network, batches, progress=self.progress).cpu().numpy()
@@ -186,6 +181,7 @@ class FieldEncoder(NeuralRegressor):
         mix = np.tile(np.eye(4, 5), (len(covariance), 1, 1))
         mix[:, 3, 3] = by_power.cpu().numpy()
         self.windows_["covariance"] = mix @ covariance @ mix.transpose(0, 2, 1)
+        return network
 
 
 def _batches(samples, device):

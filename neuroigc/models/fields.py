@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuroigc._validation import InputError, check_choice
-from neuroigc.models.checks import check_count, check_counts
-from neuroigc.models.networks import ACTIVATIONS, FactorisedNetwork, ImageConv
+from neuroigc._validation import InputError
+from neuroigc.models.checks import check_count
+from neuroigc.models.networks import FactorisedNetwork, convolutions
 
-__all__ = ["FieldEncoderNetwork", "WindowReadout", "growth"]
+__all__ = ["FieldEncoderNetwork", "WindowReadout", "growth", "make_point_symmetric"]
 
 # Parameters count in units in which they are learned as fast as weights are.
 PLACE_UNIT, WIDTH_UNIT, POWER_UNIT = 1.5, 6.0, 10.0
@@ -190,6 +191,13 @@ class _FieldBody(nn.Module):
         return self.readout(self.features(hidden))
 
 
+class _MeanOfBranches(nn.Module):
+    """The mean of the first and the second half of the channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.unflatten(1, (2, -1)).mean(1)
+
+
 class FieldEncoderNetwork(FactorisedNetwork):
     """From image to brain through one Gaussian window per vertex.
 
@@ -207,6 +215,9 @@ class FieldEncoderNetwork(FactorisedNetwork):
         Features are pooled until the grid has at most this many cells a side.
     activation : {"mish", "relu"}
         Of all convolutions but the last, whose features are made positive.
+    point_symmetric : bool
+        Whether features are means of two branches whose kernels are those of each other turned
+        by 180 degrees, see `make_point_symmetric`.
     """
 
     def __init__(
@@ -219,30 +230,24 @@ class FieldEncoderNetwork(FactorisedNetwork):
         kernel_sizes: Sequence[int] = (5, 3),
         largest_grid: int = 24,
         activation: str = "mish",
+        point_symmetric: bool = False,
     ):
         super().__init__()
-        channels = check_counts("channels", channels)
-        kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
-        check_choice("activation", activation, ACTIVATIONS)
-        for name, count in [
-            ("n_outputs", n_outputs),
-            ("n_channels", n_channels),
-            ("largest_grid", largest_grid),
-        ]:
-            check_count(name, count)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.stem = ImageConv(n_channels, channels[0], kernel_sizes[0])
-        features: list[nn.Module] = []
-        for index, n_maps in enumerate(channels):
-            last = index + 1 == len(channels)
-            positive = nn.Softplus if last else ACTIVATIONS[activation]
-            features += [nn.BatchNorm2d(n_maps), positive()]
-            if max(height, width) > largest_grid:
-                features.append(nn.AvgPool2d(2, ceil_mode=True))
-                height, width = -(-height // 2), -(-width // 2)
-            if not last:
-                features.append(ImageConv(n_maps, channels[index + 1], kernel_sizes[index + 1]))
-        readout = WindowReadout(channels[-1], (height, width), n_outputs)
+        check_count("n_outputs", n_outputs)
+        self.stem, features, (n_features, *grid) = convolutions(
+            image_size,
+            n_channels=n_channels,
+            channels=channels,
+            kernel_sizes=kernel_sizes,
+            largest_grid=largest_grid,
+            activation=activation,
+            last=nn.Softplus,
+            n_branches=2 if point_symmetric else 1,
+        )
+        if point_symmetric:
+            features.append(_MeanOfBranches())
+            n_features //= 2
+        readout = WindowReadout(n_features, tuple(grid), n_outputs)
         self.body = _FieldBody(nn.Sequential(*features), readout)
         self.head = Gain(n_outputs)
 
@@ -274,3 +279,28 @@ class FieldEncoderNetwork(FactorisedNetwork):
         """Return the windows."""
         readout: WindowReadout = self.body.readout
         return readout
+
+
+@torch.no_grad()
+def make_point_symmetric(network: FieldEncoderNetwork, **arguments: Any) -> FieldEncoderNetwork:
+    """Return a network whose features stand where the image has them.
+
+    A learned kernel need not be centred: its features may stand a part of a pixel to one side,
+    and windows, which are learned with them, to the other. What the same kernels turned by 180
+    degrees see is moved the other way, so that the mean of both is not moved at all.
+
+    Parameters
+    ----------
+    network : FieldEncoderNetwork
+        Left as it is.
+    **arguments
+        Those that it was made with.
+    """
+    symmetric = type(network)(**arguments, point_symmetric=True)
+    state = network.state_dict()
+    for name, value in state.items():
+        if value.ndim and not name.startswith(("body.readout.", "head.")):
+            turned = value.flip(2, 3) if value.ndim == 4 else value
+            state[name] = torch.cat([value, turned])
+    symmetric.load_state_dict(state)
+    return symmetric.to(next(network.parameters()).device).train(network.training)

@@ -6,6 +6,7 @@ in the input is a straight path behind the stem). Sources: IGC paper, sections 4
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,7 +56,7 @@ class ImageConv(nn.Conv2d):
     and, unlike zeros, draws no map away from the border.
     """
 
-    def __init__(self, n_in, n_out, kernel_size):
+    def __init__(self, n_in, n_out, kernel_size, groups=1):
         if kernel_size % 2 == 0:
             raise InputError(
                 "kernel_size",
@@ -63,7 +64,9 @@ class ImageConv(nn.Conv2d):
                 got=str(kernel_size),
                 fix="An even kernel moves the image by half a pixel.",
             )
-        super().__init__(n_in, n_out, kernel_size, padding="same", padding_mode="replicate")
+        super().__init__(
+            n_in, n_out, kernel_size, padding="same", padding_mode="replicate", groups=groups
+        )
 
     def forward(self, inputs):
         return super().forward(inputs.unsqueeze(1) if inputs.ndim == 3 else inputs)
@@ -205,36 +208,21 @@ class EncoderNetwork(FactorisedNetwork):
         dropout: float = 0.0,
     ):
         super().__init__()
-        channels = check_counts("channels", channels)
-        kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
-        for name, count in [
-            ("n_outputs", n_outputs),
-            ("n_channels", n_channels),
-            ("n_latents", n_latents),
-            ("largest_grid", largest_grid),
-        ]:
-            check_count(name, count)
+        check_count("n_outputs", n_outputs)
+        check_count("n_latents", n_latents)
         check_share("dropout", dropout)
-        if len(channels) != len(kernel_sizes):
-            raise InputError(
-                "channels and kernel_sizes",
-                expected="one number each for every convolution",
-                got=f"{len(channels)} and {len(kernel_sizes)}",
-            )
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.stem = ImageConv(n_channels, channels[0], kernel_sizes[0])
-        features = []
-        for index, n_in in enumerate(channels):
-            features += _normalised(nn.BatchNorm2d(n_in), activation)
-            if max(height, width) > largest_grid:
-                features.append(nn.AvgPool2d(2, ceil_mode=True))
-                height, width = -(-height // 2), -(-width // 2)
-            if index + 1 < len(channels):
-                features.append(ImageConv(n_in, channels[index + 1], kernel_sizes[index + 1]))
+        self.stem, features, n_features = convolutions(
+            image_size,
+            n_channels=n_channels,
+            channels=channels,
+            kernel_sizes=kernel_sizes,
+            largest_grid=largest_grid,
+            activation=activation,
+        )
         features += [
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(channels[-1] * height * width, n_latents),
+            nn.Linear(math.prod(n_features), n_latents),
         ]
         self.body = DenseBody(
             nn.Sequential(*features),
@@ -352,6 +340,52 @@ def _as_columns(scaling, weight, axis):
     """Return mean and scale in float64, one number for each of the weight's rows or columns."""
     options = {"dtype": torch.float64, "device": weight.device}
     return [torch.as_tensor(part, **options).expand(weight.shape[axis]) for part in scaling]
+
+
+def convolutions(
+    image_size,
+    *,
+    n_channels,
+    channels,
+    kernel_sizes,
+    largest_grid,
+    activation,
+    last=None,
+    n_branches=1,
+):
+    """Return a stem, the layers of a convolutional body behind it, and the shape they end in.
+
+    Each convolution is batch-normalised, and pooled by two as long as the grid has more than
+    ``largest_grid`` cells a side. ``last`` is the activation of the last one, if another. All of
+    it may stand side by side in several branches, which see the same image.
+    """
+    channels = check_counts("channels", channels)
+    kernel_sizes = check_counts("kernel_sizes", kernel_sizes)
+    check_count("n_channels", n_channels)
+    check_count("largest_grid", largest_grid)
+    if len(channels) != len(kernel_sizes):
+        raise InputError(
+            "channels and kernel_sizes",
+            expected="one number each for every convolution",
+            got=f"{len(channels)} and {len(kernel_sizes)}",
+        )
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    widths = [n_branches * n_maps for n_maps in channels]
+    stem = ImageConv(n_channels, widths[0], kernel_sizes[0])
+    layers = []
+    for index, n_maps in enumerate(widths):
+        is_last = index + 1 == len(channels)
+        layers += _normalised(nn.BatchNorm2d(n_maps), activation)
+        if is_last and last is not None:
+            layers[-1] = last()
+        if max(height, width) > largest_grid:
+            layers.append(nn.AvgPool2d(2, ceil_mode=True))
+            height, width = -(-height // 2), -(-width // 2)
+        if not is_last:
+            layers.append(
+                ImageConv(n_maps, widths[index + 1], kernel_sizes[index + 1], groups=n_branches)
+            )
+    return stem, layers, (widths[-1], height, width)
 
 
 def _normalised(norm, activation):

@@ -21,6 +21,11 @@ class Parametrised:
     def _parameter_names(cls):
         return sorted(set(inspect.signature(cls.__init__).parameters) - {"self"})
 
+    def _keep(self, arguments):
+        """Keep the arguments of ``__init__``, given as its ``locals()``."""
+        for name in self._parameter_names():
+            setattr(self, name, arguments[name])
+
     def get_params(self, deep=True):  # noqa: ARG002 - no parameter is itself an estimator
         """Return the parameters by name."""
         return {name: getattr(self, name) for name in self._parameter_names()}

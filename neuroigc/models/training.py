@@ -1,26 +1,30 @@
-"""Training: one loop for every network, seeded, with early stopping.
-
-Works on arrays, tensors and memory maps: only the rows of one batch are in memory at a time.
-"""
+"""Training: one loop for every network, seeded, with early stopping."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from neuroigc._progress import track
-from neuroigc._validation import InputError, check_choice, check_same_length
+from neuroigc._team import assemble_team
+from neuroigc._validation import InputError, check_choice
 from neuroigc.models.checks import check_count, check_flag, check_number, check_share
+from neuroigc.models.feeding import Samples, count_batches
+from neuroigc.models.resuming import Checkpoint, Progress, describe
+from neuroigc.models.sharing import shared
 
-__all__ = ["Samples", "measure_scaling", "resolve_device", "seeded", "train"]
+__all__ = ["resolve_device", "seeded", "train"]
 
 # Fewer than this can be neither standardised nor batch-normalised with any sense.
 FEWEST_SAMPLES = 10
@@ -43,69 +47,6 @@ def _cross_entropy(network, inputs, targets, conditions, weights):
 LOSSES: dict[str, Callable] = {"squared_error": _squared_error, "cross_entropy": _cross_entropy}
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Rows of inputs, targets and conditions, standardised as they are read.
-
-    Parameters
-    ----------
-    inputs : array (n, *input_shape)
-    targets : array (n, n_outputs) or (n,) of class numbers
-    conditions : array (n,) of int, optional
-    weights : array (n,), optional
-        What samples count, on average 1.
-    input_scaling, target_scaling : (mean, scale), optional
-        As `measure_scaling` returns them.
-    rows : array of int, optional
-        The rows that count; all by default.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    conditions: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    input_scaling: tuple | None = None
-    target_scaling: tuple | None = None
-    rows: np.ndarray = field(default=None)
-
-    def __post_init__(self):
-        n = check_same_length(inputs=self.inputs, targets=self.targets, conditions=self.conditions)
-        if self.rows is None:
-            object.__setattr__(self, "rows", np.arange(n))
-
-    def __len__(self):
-        return len(self.rows)
-
-    def split(self, fraction, generator):
-        """Return two disjoint `Samples`, the second with ``fraction`` of the rows at random."""
-        n_second = round(fraction * len(self))
-        order = generator.permutation(self.rows)
-        first, second = np.sort(order[n_second:]), np.sort(order[:n_second])
-        parts = {name: value for name, value in vars(self).items() if name != "rows"}
-        return Samples(**parts, rows=first), Samples(**parts, rows=second)
-
-    def batches(self, batch_size, device, generator=None) -> Iterator[tuple]:
-        """Yield (inputs, targets, conditions, weights), shuffled if given a generator.
-
-        Every row comes exactly once. Batches differ by at most one row in length and hold at
-        least two, because batch normalisation has nothing to go by in a batch of one.
-        """
-        rows = self.rows if generator is None else generator.permutation(self.rows)
-        for batch in np.array_split(rows, count_batches(len(rows), batch_size)):
-            batch = np.sort(batch)  # memory maps are read front to back
-            yield (
-                _standardised(_tensor(self.inputs, batch, device), self.input_scaling),
-                _standardised(_tensor(self.targets, batch, device), self.target_scaling),
-                None if self.conditions is None else _tensor(self.conditions, batch, device),
-                None if self.weights is None else _tensor(self.weights, batch, device),
-            )
-
-
-def count_batches(n_samples, batch_size):
-    """Return the number of batches of about ``batch_size``, none smaller than two."""
-    return max(1, min(math.ceil(n_samples / batch_size), n_samples // 2))
-
-
 def train(
     network: nn.Module,
     samples: Samples,
@@ -116,11 +57,14 @@ def train(
     max_epochs: int = 50,
     patience: int = 10,
     batch_size: int = 128,
+    accumulate: int = 1,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
+    n_workers: int = 1,
     device: str = "auto",
     seed: int = 0,
     progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[float]]:
     """Train ``network`` in place and leave it with its best weights, in evaluation mode.
 
@@ -128,6 +72,11 @@ def train(
     the validation loss has not fallen for ``patience`` epochs. On CUDA with bfloat16 autocast.
     The same seed gives the same weights (on a CPU, for the same number of threads), and the
     caller's random number generators are left as they were.
+
+    Under torchrun, or wherever else `torch.distributed` was started, the processes call this with
+    the same arguments and share the work: each takes its part of every batch, gradients are those
+    of the whole batch, and all end with the same network. One process and many differ by rounding
+    and by the units that dropout leaves out.
 
     Parameters
     ----------
@@ -140,14 +89,25 @@ def train(
         Size of that part; 0 trains on everything for ``max_epochs``.
     loss : {"squared_error", "cross_entropy"}
     max_epochs, patience, batch_size : int
+    accumulate : int
+        Parts of a batch that go through the network one after another, where a whole one is too
+        much for the memory. Steps are those of whole batches, but for batch normalisation, which
+        goes by the mean and variance of each part, and for the units that dropout leaves out.
     learning_rate : float
         Peak of the cycle.
     weight_decay : float
         Of weight matrices and kernels; biases, norms and embeddings are left free.
+    n_workers : int
+        Threads that read what comes next while the network is at work; 0 for none. They change
+        nothing but the time it takes.
     device : str
         "auto" takes a GPU if there is one.
     seed : int
     progress : bool
+    checkpoint : path, optional
+        File of the state after each epoch. If it exists, the training goes on from there, to the
+        same weights as without a break (on a CPU, for the same number of threads). Takes four
+        times as much disk as the weights.
 
     Returns
     -------
@@ -158,12 +118,15 @@ def train(
     Raises
     ------
     InputError
-        If there are too few samples, or an option has no meaning.
+        If there are too few samples, an option has no meaning, or the checkpoint is of another
+        training.
     """
     check_choice("loss", loss, LOSSES)
     check_count("max_epochs", max_epochs)
     check_count("batch_size", batch_size)
+    check_count("accumulate", accumulate)
     check_count("patience", patience, fewest=0)
+    check_count("n_workers", n_workers, fewest=0)
     check_count("seed", seed, fewest=0)
     check_number("learning_rate", learning_rate)
     check_number("weight_decay", weight_decay, above_zero=False)
@@ -176,26 +139,46 @@ def train(
     for name, part, fewest in [("inputs", samples, FEWEST_SAMPLES), ("validation", validation, 1)]:
         if part is not None and len(part) < fewest:
             raise InputError(name, expected=f"at least {fewest} samples", got=str(len(part)))
+    team = assemble_team(None)
+    n_batches = count_batches(len(samples), batch_size)
+    _check_parts(accumulate * team.size, len(samples) // n_batches)
 
+    store = None
+    if team.talks or checkpoint is not None:
+        settings = {
+            "loss": loss, "max_epochs": max_epochs, "patience": patience, "batch_size": batch_size,
+            "accumulate": accumulate, "learning_rate": learning_rate,
+            "weight_decay": weight_decay, "seed": seed, "number of processes": team.size,
+        }  # fmt: skip
+        numbers = {name: str(value) for name, value in settings.items()}
+        identity = {**numbers, **describe(network, samples, validation)}
+        team.agree("network, samples and options", "the same in all processes", identity)
+        if checkpoint is not None:
+            store = Checkpoint(Path(checkpoint), identity, team, device)
     network.to(device)
-    optimizer = torch.optim.AdamW(_parameter_groups(network, weight_decay), lr=learning_rate)
-    n_steps = max_epochs * count_batches(len(samples), batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_cycle((step + 0.5) / n_steps)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(network, weight_decay), fused=device.type in ("cpu", "cuda")
     )
-
-    def step(value):
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-
-    history = {"train_loss": [], "validation_loss": [], "learning_rate": [], "seconds": []}
-    lowest, best, best_epoch, start = math.inf, None, 0, time.perf_counter()
-    with seeded(seed, device):
-        for epoch in track(range(max_epochs), show=progress, label="training"):
-            batches = samples.batches(batch_size, device, generator)
-            train_loss, validation_loss = _mean_loss(network, batches, LOSSES[loss], step), None
+    n_steps = max_epochs * n_batches
+    rates = [
+        learning_rate * learning_rate_cycle((step + 0.5) / n_steps) for step in range(n_steps + 1)
+    ]
+    state = Progress(network, optimizer, generator)
+    objective = partial(_measure, network, LOSSES[loss])
+    feed = {"device": device, "n_workers": n_workers}
+    with seeded(_seed_of(team, seed), device), shared(network, team):
+        if store is not None:
+            store.load(state)
+        start = time.perf_counter() - max(state.history["seconds"], default=0)
+        epochs = range(state.n_epochs, max_epochs)
+        for epoch in track(epochs, show=progress and team.rank == 0, label="training"):
+            if state.best is not None and epoch - 1 - state.best_epoch >= max(patience, 1):
+                break
+            batches = samples.cut(batch_size, generator, accumulate * team.size)
+            network.train()
+            first = epoch * n_batches
+            own_rates = rates[first : first + n_batches]
+            train_loss = _train_epoch(objective, optimizer, samples, batches, own_rates, team, feed)
             if not math.isfinite(train_loss):
                 raise InputError(
                     "learning_rate",
@@ -203,23 +186,81 @@ def train(
                     got=f"{learning_rate:g}, and a loss of {train_loss} in epoch {epoch + 1}",
                     fix="Lower it.",
                 )
+            team.copy_first(*network.state_dict().values())
+            validation_loss = None
             if validation is not None:
-                batches = validation.batches(batch_size, device)
-                validation_loss = _mean_loss(network, batches, LOSSES[loss])
-            history["train_loss"].append(train_loss)
-            history["validation_loss"].append(validation_loss)
-            history["learning_rate"].append(schedule.get_last_lr()[0])
-            history["seconds"].append(time.perf_counter() - start)
-            if validation is None:
-                continue
-            if validation_loss < lowest:
-                lowest, best, best_epoch = validation_loss, deepcopy(network.state_dict()), epoch
-            elif epoch - best_epoch >= patience:
-                break
-    if best is not None:
-        network.load_state_dict(best)
+                network.eval()
+                batches = validation.cut(batch_size)
+                validation_loss = _evaluate(objective, validation, batches, team, feed)
+                if validation_loss < state.lowest:
+                    state.lowest, state.best_epoch = validation_loss, epoch
+                    state.best = deepcopy(network.state_dict())
+            state.history["train_loss"].append(train_loss)
+            state.history["validation_loss"].append(validation_loss)
+            state.history["learning_rate"].append(rates[first + n_batches])
+            state.history["seconds"].append(time.perf_counter() - start)
+            if store is not None:
+                store.save(state)
+    if state.best is not None:
+        network.load_state_dict(state.best)
     network.eval()
-    return history
+    return state.history
+
+
+def _train_epoch(objective, optimizer, samples, batches, rates, team, feed):
+    """Take a step for each batch, of which this process has some parts; return the mean loss."""
+    mine = [parts[team.rank :: team.size] for parts in batches]
+    total = torch.zeros((), dtype=torch.float64, device=feed["device"])
+    with closing(samples.feed(chain.from_iterable(mine), **feed)) as fed:
+        for whole, parts, rate in zip(batches, mine, rates, strict=True):
+            n_whole = sum(map(len, whole))
+            for part in parts:
+                value = objective(*next(fed))
+                (value * (len(part) / n_whole)).backward()
+                # Not asked for what it is until the end: a GPU would be waited for.
+                total += value.detach() * len(part)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+                team.add(*(p.grad for p in group["params"] if p.grad is not None))
+            optimizer.step()
+            optimizer.zero_grad()
+    team.add(total)
+    return total.item() / len(samples)
+
+
+@torch.no_grad()
+def _evaluate(objective, samples, batches, team, feed):
+    """Return the mean loss over batches, of which this process takes some."""
+    mine = [rows for (rows,) in batches[team.rank :: team.size]]
+    total = torch.zeros((), dtype=torch.float64, device=feed["device"])
+    with closing(samples.feed(mine, **feed)) as fed:
+        for batch in fed:
+            total += objective(*batch) * len(batch[0])
+    team.add(total)
+    return total.item() / len(samples)
+
+
+def _measure(network, loss, inputs, *beside):
+    kind = inputs.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        return loss(network, inputs, *beside)
+
+
+def _check_parts(n_parts, smallest):
+    if smallest < 2 * n_parts:
+        raise InputError(
+            "batch_size",
+            expected=f"two samples for each of {n_parts} parts (accumulate, times processes)",
+            got=f"batches of {smallest}",
+            fix="Take larger batches, or fewer parts.",
+        )
+
+
+def _seed_of(team, seed):
+    """Return a seed of this process's own, lest dropout leaves out the same units in all."""
+    return (
+        int(np.random.SeedSequence([seed, team.rank]).generate_state(1)[0]) if team.rank else seed
+    )
 
 
 def learning_rate_cycle(done):
@@ -227,58 +268,6 @@ def learning_rate_cycle(done):
     if done < RISE:
         return done / RISE
     return 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
-
-
-def measure_scaling(array, *, argument, per_column=True, chunk_size=2**24):
-    """Return mean and standard deviation of an array, refusing what is not finite.
-
-    Parameters
-    ----------
-    array : array (n, ...)
-        Read in chunks, so that it may be a memory map larger than the memory.
-    argument : str
-        Its name in error messages.
-    per_column : bool
-        For each column of (n, n_columns), or one number for all values.
-    chunk_size : int
-        Numbers in memory at a time.
-
-    Returns
-    -------
-    mean, scale : float64 arrays, (n_columns,) or ()
-        ``scale`` is ``inf`` where there is no variation, so that standardised values are 0.
-    """
-    count, mean, squares, n_bad = 0, 0.0, 0.0, 0
-    chunk_rows = max(1, chunk_size * len(array) // array.size)
-    for start in range(0, len(array), chunk_rows):
-        chunk = np.asarray(array[start : start + chunk_rows], dtype=np.float64)
-        chunk = chunk.reshape(len(chunk), -1) if per_column else chunk.reshape(-1, 1)
-        n_bad += np.size(chunk) - np.count_nonzero(np.isfinite(chunk))
-        if n_bad:
-            continue
-        # Chan's update: exact also where the mean is large against the deviation.
-        chunk_mean = chunk.mean(0)
-        shift, total = chunk_mean - mean, count + len(chunk)
-        squares = (
-            squares + ((chunk - chunk_mean) ** 2).sum(0) + shift**2 * count * len(chunk) / total
-        )
-        mean = mean + shift * len(chunk) / total
-        count = total
-    refuse_not_finite(argument, n_bad)
-    scale = np.sqrt(squares / max(count, 1))
-    scale = np.where(scale > 1e-6 * np.abs(mean), scale, np.inf)
-    return (mean, scale) if per_column else (mean[0], scale[0])
-
-
-def refuse_not_finite(argument, n_bad):
-    """Raise if there are values that are not finite."""
-    if n_bad:
-        raise InputError(
-            argument,
-            expected="finite numbers only",
-            got=f"{n_bad} values that are NaN or infinite",
-            fix="Leave those rows or columns out, knowingly.",
-        )
 
 
 def resolve_device(device):
@@ -310,24 +299,6 @@ def seeded(seed, device):
         yield
 
 
-def _mean_loss(network, batches, measure, step=None):
-    """Return the mean loss over batches; given ``step``, train on each."""
-    network.train(step is not None)
-    total = n = 0
-    for inputs, targets, conditions, weights in batches:
-        kind = inputs.device.type
-        with (
-            torch.set_grad_enabled(step is not None),
-            torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"),
-        ):
-            value = measure(network, inputs, targets, conditions, weights)
-        if step is not None:
-            step(value)
-        total += value.item() * len(inputs)
-        n += len(inputs)
-    return total / n
-
-
 def _parameter_groups(network, weight_decay):
     embeddings = {
         id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)
@@ -340,18 +311,3 @@ def _parameter_groups(network, weight_decay):
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-
-
-def _tensor(array, rows, device):
-    """Return rows as float32, or as int64 where they are integers (classes, conditions)."""
-    dtype = np.int64 if array.dtype.kind in "iu" else np.float32
-    return torch.from_numpy(np.asarray(array[rows], dtype=dtype)).to(device)
-
-
-def _standardised(values, scaling):
-    if scaling is None:
-        return values
-    mean, scale = (
-        torch.as_tensor(part, dtype=torch.float32, device=values.device) for part in scaling
-    )
-    return (values - mean) / scale

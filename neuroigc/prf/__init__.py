@@ -1,6 +1,7 @@
 """Maps to receptive fields."""
 
 from neuroigc.prf.calibration import Calibration, calibrate_prfs, learn_calibration
+from neuroigc.prf.calibration_plot import plot_calibration
 from neuroigc.prf.classical import (
     contrast_energy,
     double_gamma_hrf,
@@ -11,11 +12,11 @@ from neuroigc.prf.classical import (
 from neuroigc.prf.comparison import compare_prfs
 from neuroigc.prf.coverage import plot_visual_field_coverage, visual_field_coverage
 from neuroigc.prf.gaussian import fit_prf, pixel_centres
+from neuroigc.prf.phantom_tables import phantom_table, read_phantom_table
 from neuroigc.prf.phantoms import Phantoms, make_phantoms
 from neuroigc.prf.plotting import (
     angle_colormap,
     plot_angle_wheel,
-    plot_calibration,
     plot_prf_comparison,
     plot_prf_gallery,
     plot_prf_map,
@@ -56,6 +57,7 @@ __all__ = [
     "learn_calibration",
     "load_reference_prfs",
     "make_phantoms",
+    "phantom_table",
     "pixel_centres",
     "plot_angle_wheel",
     "plot_calibration",
@@ -64,6 +66,7 @@ __all__ = [
     "plot_prf_map",
     "plot_size_eccentricity",
     "plot_visual_field_coverage",
+    "read_phantom_table",
     "simulate_bars",
     "size_eccentricity",
     "stimulus_power",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -14,10 +13,12 @@ from neuroigc._validation import InputError, check_count
 from neuroigc.prf._lines import (
     Line,
     Surface,
+    count_as_neighbours,
     errors_of_neighbours,
     ranks,
     robust_line,
     robust_surface,
+    weighted_quantile,
 )
 from neuroigc.prf._phantom_errors import binned_errors, errors_of
 from neuroigc.prf.phantoms import Phantoms
@@ -26,10 +27,12 @@ from neuroigc.prf.result import ClassicalPRFResult, PRFResult
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Calibration", "as_quality", "check_raw", "learn"]
+__all__ = ["Calibration", "as_quality", "check_raw", "learn", "width_and_exponent"]
 
 _LEVEL = 0.95
 _LEAST_WHOLE = 15
+# Of the phantoms, those that stand for a vertex: a quantile takes more of them than an error.
+_ALIKE_SHARE = 0.25
 _NAMES = ("x", "y", "size")
 _LEAST_EXPONENT = 0.1
 
@@ -116,7 +119,7 @@ class Calibration:
         size = np.exp(log_size)
         further = {}
         if self.exponent is not None:
-            exponent = self.exponent.invert(_width_and_exponent(fields)[1])
+            exponent = self.exponent.invert(width_and_exponent(fields)[1])
             further["exponent"] = np.maximum(exponent, _LEAST_EXPONENT)
         return replace(
             fields,
@@ -219,6 +222,40 @@ class Calibration:
             ["level", *_NAMES]
         ]
 
+    def for_vertices(self, fields: PRFResult, *, quality: ArrayLike | None = None) -> Calibration:
+        """Return the same calibration with intervals for vertices like these.
+
+        Phantoms count as often as they are among those most alike a vertex: intervals then cover
+        95 % of such vertices, where phantoms cover a wider range (weighted conformal prediction;
+        Tibshirani, Barber, Candes & Ramdas 2019).
+
+        Parameters
+        ----------
+        fields, quality
+            As for :meth:`apply`.
+        """
+        quality = as_quality("quality", quality, fields)
+        kept = (fields.status == "ok") & np.isfinite(quality)
+        if not kept.any():
+            return self
+        fields, quality = fields[kept], quality[kept]
+        places, known = self._places(fields, self._undistorted(fields), quality)
+        n_alike = max(self.n_neighbours, round(_ALIKE_SHARE * known.shape[1]))
+        counts = count_as_neighbours(places, known, n_alike)
+        return replace(self, error_scale=self.scale_of_errors(counts))
+
+    def scale_of_errors(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Return factors that make intervals cover the phantoms, (3,), weighted if so wanted."""
+        estimates, truth = self.estimates[self.used], self.phantoms[self.used]
+        found = self._undistorted(estimates)
+        off = np.abs(found - [truth.x_deg, truth.y_deg, np.log(truth.size_deg)])
+        expected = self._errors(estimates, found, self.quality[self.used], own=True)
+        # Where neighbours make no error at all there is none to scale.
+        ratio = np.divide(off, expected, out=np.zeros_like(off), where=expected > 0)
+        weights = np.ones(ratio.shape[1]) if weights is None else weights
+        quantile = weighted_quantile(ratio, _LEVEL, weights)
+        return quantile / NormalDist().inv_cdf((1 + _LEVEL) / 2)
+
     def width(self) -> float:
         """Return the median standard error of the phantoms' centres."""
         estimates = self.estimates[self.used]
@@ -231,8 +268,28 @@ class Calibration:
         if self.surface is None:
             log_size = self.size.invert(np.log(fields.size_deg))
         else:
-            log_size = self.surface.at(*_width_and_exponent(fields))
+            log_size = self.surface.at(*width_and_exponent(fields))
         return np.stack([self.x.invert(fields.x_deg), self.y.invert(fields.y_deg), log_size])
+
+    def _places(
+        self, fields: PRFResult, centre_and_size: np.ndarray, quality: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where vertices and phantoms stand, as shares of the phantoms, (3 or 4, n) each.
+
+        By what makes them alike: size, eccentricity, quality, and the exponent if there is one.
+        """
+        phantoms = self.estimates[self.used]
+        both = [
+            (fields, centre_and_size, quality),
+            (phantoms, self._undistorted(phantoms), self.quality[self.used]),
+        ]
+        values = []
+        for own, (x, y, log_size), own_quality in both:
+            rows = [log_size, np.hypot(x, y), own_quality]
+            rows += [own.exponent] if self.exponent is not None else []
+            values.append(np.stack(rows))
+        known = np.sort(values[1], axis=1)
+        return ranks(values[0], known), ranks(values[1], known)
 
     def _errors(
         self,
@@ -255,15 +312,11 @@ class Calibration:
             of_log = fields.size_error_deg / fields.size_deg
             errors = np.stack([fields.x_error_deg, fields.y_error_deg, of_log]) / slopes[:, None]
         else:
-            reference = self._undistorted(self.estimates[self.used])
             truth = self.phantoms[self.used]
+            reference = self._undistorted(self.estimates[self.used])
             off = np.abs(reference - [truth.x_deg, truth.y_deg, np.log(truth.size_deg)])
-            known = _alike(reference, self.quality[self.used])
-            sorted_known = np.sort(known, axis=1)
-            places, own_places = (
-                ranks(values, sorted_known) for values in (_alike(centre_and_size, quality), known)
-            )
-            errors = errors_of_neighbours(places, own_places, off, self.n_neighbours, own=own)
+            places, known = self._places(fields, centre_and_size, quality)
+            errors = errors_of_neighbours(places, known, off, self.n_neighbours, own=own)
             errors = np.where(np.isfinite(quality), errors, np.nan)
         return np.where(fields.status == "ok", errors, np.nan)
 
@@ -305,7 +358,7 @@ def learn(
         # Width and exponent are distorted each in its own way, which no line through what they
         # make together undoes.
         exponent = robust_line(phantoms.exponent[used], estimates.exponent[used])
-        surface = robust_surface(*_width_and_exponent(estimates[used]), np.log(size[used]))
+        surface = robust_surface(*width_and_exponent(estimates[used]), np.log(size[used]))
     for name, line in lines.items():
         if not line.slope > least_slope:
             raise InputError(
@@ -326,18 +379,10 @@ def learn(
         exponent=exponent,
         surface=surface,
     )
-    found = calibration._undistorted(estimates[used])
-    off = np.abs(found - [x[used], y[used], np.log(size[used])])
-    expected = calibration._errors(estimates[used], found, quality[used], own=True)
-    # Where neighbours make no error at all there is none to scale.
-    ratio = np.divide(off, expected, out=np.zeros_like(off), where=expected > 0)
-    n = ratio.shape[1]
-    rank = min(math.ceil(_LEVEL * (n + 1)), n) - 1
-    scale = np.sort(ratio, axis=1)[:, rank] / NormalDist().inv_cdf((1 + _LEVEL) / 2)
-    return replace(calibration, error_scale=scale)
+    return replace(calibration, error_scale=calibration.scale_of_errors())
 
 
-def _width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:
+def width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithm of the width of what pools, and the exponent."""
     if not isinstance(fields, ClassicalPRFResult):
         raise InputError(
@@ -347,12 +392,6 @@ def _width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:
             fix="See PRFResult.with_exponent.",
         )
     return np.log(fields.size_deg) + np.log(fields.exponent) / 2, fields.exponent
-
-
-def _alike(centre_and_size: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """Return what makes vertices alike, (3, n): size, eccentricity, quality."""
-    x, y, log_size = centre_and_size
-    return np.stack([log_size, np.hypot(x, y), quality])
 
 
 def check_raw(argument: str, fields: PRFResult) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Line", "Surface", "errors_of_neighbours", "ranks", "robust_line", "robust_surface"]
+__all__ = [
+    "Line",
+    "Surface",
+    "count_as_neighbours",
+    "errors_of_neighbours",
+    "ranks",
+    "robust_line",
+    "robust_surface",
+    "weighted_quantile",
+]
 
 _ONE_SIGMA = 0.6827
 
@@ -83,26 +93,57 @@ def _robust(design: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the share of sorted phantoms below each value, whatever its unit; (3, n)."""
+    """Return the share of sorted phantoms below each value, whatever its unit, row by row."""
     shares = [np.searchsorted(k, v, side="left") for v, k in zip(values, known, strict=True)]
     return np.stack(shares) / known.shape[1]
 
 
-def errors_of_neighbours(
-    places: np.ndarray, known: np.ndarray, off: np.ndarray, k: int, *, own: bool
-) -> np.ndarray:
-    """Return one standard deviation of errors ``off`` (3, m) among the k nearest of ``known``.
+def nearest_blocks(
+    places: np.ndarray, known: np.ndarray, k: int, *, own: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield some places (n,) at a time with which of ``known`` are the k nearest, (n, k).
 
     With ``own`` the places are those of the phantoms, and none is its own neighbour.
     """
     k = min(k, known.shape[1] - own)
-    found = np.empty((3, places.shape[1]))
     n_per_block = max(1, 2**21 // known.shape[1])
     for start in range(0, places.shape[1], n_per_block):
         block = np.arange(start, min(start + n_per_block, places.shape[1]))
         squared = sum((p[block, None] - q) ** 2 for p, q in zip(places, known, strict=True))
         if own:
             squared[np.arange(len(block)), block] = np.inf
-        nearest = np.argpartition(squared, k - 1, axis=1)[:, :k]
+        yield block, np.argpartition(squared, k - 1, axis=1)[:, :k]
+
+
+def errors_of_neighbours(
+    places: np.ndarray, known: np.ndarray, off: np.ndarray, k: int, *, own: bool
+) -> np.ndarray:
+    """Return one standard deviation of errors ``off`` (3, m) among the k nearest of ``known``."""
+    found = np.empty((3, places.shape[1]))
+    for block, nearest in nearest_blocks(places, known, k, own=own):
         found[:, block] = np.quantile(off[:, nearest], _ONE_SIGMA, axis=2)
     return found
+
+
+def count_as_neighbours(places: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
+    """Return of how many places each of ``known`` is among the k nearest, (m,)."""
+    counts = np.zeros(known.shape[1])
+    for _, nearest in nearest_blocks(places, known, k, own=False):
+        counts += np.bincount(nearest.ravel(), minlength=len(counts))
+    return counts
+
+
+def weighted_quantile(values: np.ndarray, level: float, weights: np.ndarray) -> np.ndarray:
+    """Return for each row of ``values`` (any, m) the least that so many of the weights reach.
+
+    One more value of mean weight is counted, above all others: a new one may be anything
+    (Tibshirani, Barber, Candes & Ramdas 2019, equation 7).
+    """
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    wanted = min(level * (1 + 1 / effective), 1.0)
+    order = np.argsort(values, axis=1)
+    reached = np.cumsum(weights[order], axis=1) / weights.sum()
+    # Rounding must not make the last one unreachable.
+    rank = np.minimum((reached < wanted - 1e-12).sum(1), values.shape[1] - 1)
+    place = np.take_along_axis(order, rank[:, None], axis=1)
+    return np.take_along_axis(values, place, axis=1)[:, 0]

@@ -28,7 +28,7 @@ def calibrate_prfs(
     *,
     quality: ArrayLike | None = None,
     phantom_quality: ArrayLike | None = None,
-    n_neighbours: int = 50,
+    n_neighbours: int = 25,
     errors: str = "auto",
 ) -> tuple[PRFResult, Calibration]:
     """Calibrate receptive fields with those of phantoms that went the same way.
@@ -48,7 +48,8 @@ def calibrate_prfs(
         How many phantoms count as most alike.
     errors : {"auto", "reported", "neighbours"}
         Errors to scale: standard errors of the fits, which know each map but not what is wrong
-        with a Gaussian, or those of the phantoms most alike in size, eccentricity and quality.
+        with a Gaussian, or those of the phantoms most alike in size, eccentricity, quality
+        and, if there is one, exponent.
         "auto" takes what gives narrower intervals of the phantoms' centres, as both cover.
 
     Returns
@@ -81,6 +82,7 @@ def calibrate_prfs(
         n_neighbours=n_neighbours,
         errors=errors,
     )
+    calibration = calibration.for_vertices(fields, quality=quality)
     return calibration.apply(fields, quality=quality), calibration
 
 
@@ -89,7 +91,7 @@ def learn_calibration(
     phantoms: Phantoms,
     *,
     quality: ArrayLike | None = None,
-    n_neighbours: int = 50,
+    n_neighbours: int = 25,
     errors: str = "auto",
 ) -> Calibration:
     """Learn from phantoms how estimates follow the truth, and how far off they are.
@@ -106,7 +108,8 @@ def learn_calibration(
         How many phantoms count as most alike.
     errors : {"auto", "reported", "neighbours"}
         Errors to scale: standard errors of the fits, which know each map but not what is wrong
-        with a Gaussian, or those of the phantoms most alike in size, eccentricity and quality.
+        with a Gaussian, or those of the phantoms most alike in size, eccentricity, quality
+        and, if there is one, exponent.
         "auto" takes what gives narrower intervals of the phantoms' centres, as both cover.
 
     Returns
@@ -131,7 +134,8 @@ def learn_calibration(
     Errors are scaled by a quantile of the phantoms' own (conformal prediction; Vovk, Gammerman &
     Shafer 2005; Papadopoulos, Gammerman & Vovk 2008): intervals cover 95 % of vertices that are
     drawn like the phantoms, whatever the distribution of errors. Real vertices are drawn
-    differently: they cover as well as phantoms stand for them. That is little risk for centres.
+    differently, which :func:`calibrate_prfs` allows for (:meth:`Calibration.for_vertices`) as far
+    as size, eccentricity, quality and exponent go. That is little risk for centres.
     Calibrated sizes depend on the exponents and the normalisation of the phantoms, the more so
     the less map sizes follow true ones (a slope far below 1): then compare them between vertices
     of one area rather than between areas.

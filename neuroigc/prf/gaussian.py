@@ -122,7 +122,9 @@ def fit_prf(
     field and by what the stimuli do there: a Gaussian weight of width s gives s/√2 for white
     stimuli, about 0.9 s for images with a 1/f spectrum, and more than s where a unit pools local
     energy. Correct them with phantoms (:func:`calibrate_prfs`), or with
-    :meth:`PRFResult.calibrated`.
+    :meth:`PRFResult.calibrated`. Maps of an encoder whose vertices share a few latents are as wide
+    as these make them, whatever the vertex: what they do not follow, nothing brings back, and
+    sizes need an encoder with a window for each vertex.
 
     Errors of the estimates are those of the maps, carried on by the derivatives of the optimum
     (the delta method), without the bias of a Gaussian that does not describe the map. Their

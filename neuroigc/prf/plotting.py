@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from neuroigc._validation import InputError
 from neuroigc.prf._fields import read_fields
-from neuroigc.prf.calibration import Calibration
 from neuroigc.prf.gaussian import as_extent
 from neuroigc.prf.result import PRFResult
 from neuroigc.prf.retinotopy import to_polar
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "angle_colormap",
     "plot_angle_wheel",
-    "plot_calibration",
     "plot_prf_comparison",
     "plot_prf_gallery",
     "plot_prf_map",
@@ -214,78 +212,6 @@ def plot_prf_comparison(
         if used.sum() > 2:
             r = np.corrcoef(mine[used], other[used])[0, 1]
             ax.set_title(f"r = {r:.3f}, n = {used.sum()}", fontsize="medium")
-    return figure
-
-
-def plot_calibration(calibration: Calibration, *, n_bins: int = 8) -> Figure:
-    """Plot what phantoms say about a way of estimating receptive fields.
-
-    Left: sizes as they were estimated, against the true ones, with the line that is inverted and
-    the identity; phantoms that were not used are left out. Middle: distance of calibrated from
-    true centres against the noise ceiling signal-to-noise ratio, with medians and 90th
-    percentiles of bins that hold equally many phantoms. Right: how often intervals contain the
-    truth of phantoms that they were not learned from, against how often they should.
-
-    Parameters
-    ----------
-    calibration : Calibration
-        From :func:`calibrate_prfs` or :func:`learn_calibration`.
-    n_bins : int
-        Bins of the middle panel; fewer where there are few phantoms.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    used = calibration.used
-    truth, estimates = calibration.phantoms[used], calibration.estimates[used]
-    figure, (sizes, centres, shares) = plt.subplots(1, 3, figsize=(11, 3.5), layout="constrained")
-    points = {"s": 8, "alpha": 0.35, "linewidths": 0}
-
-    sizes.scatter(truth.size_deg, estimates.size_deg, **points)
-    ends = np.array([truth.size_deg.min(), truth.size_deg.max()])
-    intercept, slope = calibration.size
-    sizes.plot(ends, np.exp(intercept) * ends**slope, color="C3", label=f"fit, slope {slope:.2f}")
-    sizes.plot(ends, ends, color="0.4", linestyle="--", linewidth=1, label="identity")
-    sizes.set(xscale="log", yscale="log")
-    sizes.set(
-        xlabel="true size (deg)",
-        ylabel="estimated size (deg)",
-        title=f"{used.sum()} of {len(used)} phantoms",
-    )
-
-    # On the same logarithmic axes a few bad fits do not hide the others.
-    errors = calibration.errors()["centre_error_deg"].to_numpy()
-    centres.scatter(truth.ncsnr, errors, **points)
-    bins = np.array_split(np.argsort(truth.ncsnr), max(1, min(n_bins, len(errors) // 10)))
-    at = [np.median(truth.ncsnr[members]) for members in bins]
-    for share, style, name in ((50, "-", "median"), (90, ":", "90th percentile")):
-        values = [np.percentile(errors[members], share) for members in bins]
-        centres.plot(at, values, color="C3", linestyle=style, label=name)
-    # Exact recovery leaves nothing to show on a logarithmic axis.
-    if np.median(errors) > 0:
-        centres.set(xscale="log", yscale="log")
-        centres.set_ylim(bottom=np.percentile(errors[errors > 0], 1) / 1.5)
-    centres.set(xlabel="noise ceiling SNR (ncsnr)", ylabel="error of the centre (deg)")
-
-    levels = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-    observed = calibration.coverage(levels)
-    for name, marker in (("x", "o"), ("y", "s"), ("size", "^")):
-        shares.plot(100 * observed["level"], 100 * observed[name], marker=marker, ms=4, label=name)
-    shares.plot([0, 100], [0, 100], color="0.4", linestyle="--", linewidth=1)
-    shares.set(xlabel="nominal coverage (%)", ylabel="observed coverage, held out (%)")
-
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    for axis in (sizes.xaxis, sizes.yaxis, centres.xaxis, centres.yaxis):
-        if axis.get_scale() == "log":
-            axis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(plain)
-            axis.set_minor_formatter(NullFormatter())
-    for ax in (sizes, centres, shares):
-        ax.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from neuroigc._array_files import read_npz
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 from neuroigc.prf.retinotopy import to_polar
@@ -244,21 +245,21 @@ class PRFResult:
         InputError
             If the file holds something else.
         """
-        with np.load(path) as file:
-            expected = {field.name for field in fields(cls)} - set(cls._errors)
-            missing = sorted(expected - set(file.files))
-            if missing:
-                raise InputError(
-                    str(path),
-                    expected=f"a file written by {cls.__name__}.save",
-                    got=f"one without {', '.join(missing)}",
-                )
-            arrays = {n: file[n] for n in (*cls._columns, *cls._errors) if n in file.files}
-            extent, coefficients = file["extent_deg"].tolist(), file["calibration"].tolist()
-            # Files from before calibrations had names hold slope and intercept.
-            names = ["slope", "intercept"]
-            if "calibration_names" in file.files and len(file["calibration_names"]):
-                names = file["calibration_names"].tolist()
+        file = read_npz(path)
+        expected = {field.name for field in fields(cls)} - set(cls._errors)
+        missing = sorted(expected - file.keys())
+        if missing:
+            raise InputError(
+                str(path),
+                expected=f"a file written by {cls.__name__}.save",
+                got=f"one without {', '.join(missing)}",
+            )
+        arrays = {n: file[n] for n in (*cls._columns, *cls._errors) if n in file}
+        extent, coefficients = file["extent_deg"].tolist(), file["calibration"].tolist()
+        # Files from before calibrations had names hold slope and intercept.
+        names = ["slope", "intercept"]
+        if "calibration_names" in file and len(file["calibration_names"]):
+            names = file["calibration_names"].tolist()
         known = not np.isnan(coefficients[0])
         calibration = dict(zip(names, coefficients, strict=True)) if known else None
         return cls(**arrays, extent_deg=tuple(extent), calibration=calibration)

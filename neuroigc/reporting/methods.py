@@ -130,7 +130,8 @@ def _data(study):
     if is_known(n_images) and is_known(n_held_out):
         return (
             f"{text} Of {format_number(n_images, 0)} images, {format_number(n_held_out, 0)} were "
-            "held out from all training, by image and not by trial; every result is from these."
+            "held out from all training, by image and not by trial; every correlation with "
+            "measurements is from these."
         )
     return text + " Training and evaluation never shared an image."
 
@@ -213,6 +214,8 @@ def _effort(kind, made):
     """Say how much was computed and how exact it is, from the saved attributions."""
     if not made[kind]:
         return ""
+    if made[kind][0].get("regime") == "windows":
+        return _window_effort(made[kind])
     model = {"decoding": "decoder", "encoding": "encoder"}[kind]
     counts = _range({one["n_gradients"] for one in made[kind]}, 0)
     errors = np.concatenate([np.atleast_1d(one["numerical_error"]) for one in made[kind]])
@@ -222,6 +225,17 @@ def _effort(kind, made):
     return text + (
         "the estimated numerical error of the map is "
         f"{np.median(errors):.1%} for the median vertex of all that were encoded."
+    )
+
+
+def _window_effort(made):
+    images = _range({one["n_samples"] for one in made}, 0)
+    gaps = np.concatenate([np.atleast_1d(one["numerical_error"]) for one in made])
+    return (
+        " For the encoder, the inputs were the features that its windows look at and the truth was "
+        f"its own prediction, so that maps are free of the noise in responses, over {images} "
+        f"images{' per subject' if len(made) > 1 else ''}; the estimated numerical error of the "
+        f"map is {np.median(gaps):.1%} for the median vertex."
     )
 
 
@@ -244,15 +258,47 @@ def _encoding(study):
         images += f", {extent:g}° × {extent:g}° of visual angle)" if is_known(extent) else ")"
     text = (
         f"A convolutional encoder{_network(model, settings)}, predicted the responses of the "
-        f"vertices from grey images{images}." + _training(model, study.summary.get("seed"))
+        f"vertices from grey images{images}."
     )
+    if study.has_windows:
+        text += (
+            " Every vertex pools the features over a Gaussian window of its own, divides by what "
+            "the whole image holds, and compresses the result [@css]."
+        )
+    text += _training(model, study.summary.get("seed"))
+    if study.has_windows:
+        return text + _window_fields(study)
     text += " Population receptive fields (pRFs) [@prf] were read off the IGC map of each vertex"
     text += f", summed over {pool} × {pool} pixels," if is_known(pool) and pool > 1 else ""
     text += " by fitting a two-dimensional Gaussian; size is its standard deviation."
-    return text + (
-        " Angles count counter-clockwise from the right horizontal meridian, and their agreement "
-        "is measured by a circular correlation."
+    return text + _ANGLES
+
+
+_ANGLES = (
+    " Angles count counter-clockwise from the right horizontal meridian, and their agreement is "
+    "measured by a circular correlation."
+)
+
+
+def _window_fields(study):
+    """Say how receptive fields were read off maps on windows, and what phantoms did to them."""
+    text = (
+        " Population receptive fields (pRFs) [@prf] were read off the IGC map of each vertex, "
+        "divided by the variance of local contrast at each place of the images, by fitting a "
+        "two-dimensional Gaussian; size is its standard deviation over the root of the vertex's "
+        "exponent."
     )
+    phantoms = study.tables.get("phantoms.tsv")
+    if phantoms is not None:
+        n = format_number(phantoms.groupby("subject").size().median(), 0)
+        text += (
+            f" {n} phantoms per subject, units with known receptive fields that pool local "
+            "contrast and compress it, made from the same images and given the noise of the "
+            "vertices, were trained, mapped and fitted beside them: their estimates were regressed "
+            "on the truth to calibrate centres and sizes, and their errors scale the 95 % "
+            "intervals."
+        )
+    return text + _ANGLES
 
 
 def _base(name):

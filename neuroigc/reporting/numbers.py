@@ -178,17 +178,18 @@ def join_words(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def size_lines(prf: pd.DataFrame, areas: list[str]) -> list[dict]:
+def size_lines(prf: pd.DataFrame, areas: list[str], *, literature: str) -> list[dict]:
     """Return the lines of size against eccentricity as texts, a row for each area that has one.
 
-    Keys: name, n, slope, intercept (each with its 95 % interval), known_slope, known_intercept.
+    ``literature`` is a source of :data:`neuroigc.prf.LITERATURE_SIZES`. Keys: name, n, slope,
+    intercept (each with its 95 % interval), known_slope, known_intercept.
     """
     from neuroigc.prf.sizes import size_eccentricity
 
     good = prf[(prf["status"] == "ok") & prf["roi"].isin(areas)]
     if not len(good):
         return []
-    table = size_eccentricity(good, good["roi"].to_numpy()).set_index("area")
+    table = size_eccentricity(good, good["roi"].to_numpy(), literature=literature).set_index("area")
     rows = []
     for area in (area for area in areas if area in table.index):
         line = table.loc[area]

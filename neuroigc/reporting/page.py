@@ -23,6 +23,7 @@ from neuroigc.reporting.numbers import (
     roi_table,
     size_lines,
 )
+from neuroigc.reporting.phantoms import error_rows, load_calibrations
 from neuroigc.reporting.prf_figures import draw_encoding
 from neuroigc.reporting.provenance import describe_models, describe_run, describe_settings
 from neuroigc.reporting.shelf import Shelf
@@ -36,6 +37,13 @@ _FEATURE_COLUMNS = (
         "r",
         "r",
         "correlation of decoded and true values on held-out images, mean over subjects",
+        format_number,
+    ),
+    (
+        "ridge_r",
+        "Ridge r",
+        "the same of ridge regression, fitted to each subject alone; what is above it is depth's, "
+        "or that of learning from all subjects",
         format_number,
     ),
     (
@@ -81,7 +89,11 @@ _MEASURES = (
     ("prf", "r_size", "Size, r", 3, "correlation with the {} size"),
     ("prf", "slope_size", "Size, slope", 2, "of the line of estimated against {} size"),
     ("prf", "size_ratio", "Size ratio", 2,
-     "estimated over {} size, median; maps are not calibrated, so areas differ"),
+     "estimated over {} size, median; 1 where they agree"),
+    ("prf", "coverage_x", "Intervals that hold, x", 2,
+     "share of 95 % intervals that contain the {} x"),
+    ("prf", "coverage_y", "Intervals that hold, y", 2, "the same for y"),
+    ("prf", "coverage_size", "Intervals that hold, size", 2, "the same for size"),
 )  # fmt: skip
 
 
@@ -297,8 +309,11 @@ def _subject_table(study):
     return {"subjects": rows, "subject_columns": [feature_name(output) for output in outputs]}
 
 
+_HALF_INTERVALS = {"x_half": ("x_low", "x_high"), "size_half": ("size_low", "size_high")}
+
+
 def _encoding(study, shelf):
-    section = {"notes": [], "figures": [], "others": [], "areas": [], "sizes": []}
+    section = {"notes": [], "figures": [], "others": [], "areas": [], "sizes": [], "errors": []}
     prf = study.tables.get("prf.tsv")
     if prf is None:
         section["notes"].append(
@@ -328,7 +343,14 @@ def _encoding(study, shelf):
                 ],
             }
         )
-    section["sizes"] = size_lines(prf, study.areas)
+        for name, (low, high) in _HALF_INTERVALS.items():
+            known = {low, high} <= set(good)
+            half = (good[high] - good[low]).median() / 2 if known else math.nan
+            section["areas"][-1][name] = _float(half)
+    section["sizes"] = size_lines(prf, study.areas, literature=study.known_sizes[0])
+    section["known_sizes"] = study.known_sizes[1]
+    section["calibrated"] = "phantoms.tsv" in study.tables
+    section["errors"] = error_rows(load_calibrations(study))
     return section
 
 

@@ -131,13 +131,13 @@ def plot_truth(prf: pd.DataFrame, areas: list[str], *, name: str):
     Parameters
     ----------
     prf : DataFrame
-        Rows of ``prf.tsv`` with the columns ``true_x_deg``, ``true_y_deg``, ``true_size_deg``.
+        Rows of ``prf.tsv`` with the columns ``{name}_x_deg``, ``_y_deg`` and ``_size_deg``.
     areas : list of str
         In the order of the legend.
     name : str
         What the comparison is: "true" or "reference".
     """
-    x, y = prf["true_x_deg"].to_numpy(float), prf["true_y_deg"].to_numpy(float)
+    x, y, size = (prf[f"{name}_{column}_deg"].to_numpy(float) for column in ("x", "y", "size"))
     true_angle = np.degrees(np.arctan2(y, x)) % 360
     angle = prf["angle_deg"].to_numpy(float)
     # Shown on the same turn as the truth, so that 359° and 1° lie side by side.
@@ -145,7 +145,7 @@ def plot_truth(prf: pd.DataFrame, areas: list[str], *, name: str):
     panels = (
         ("eccentricity (°)", np.hypot(x, y), prf["eccentricity_deg"].to_numpy(float)),
         ("polar angle (°)", true_angle, angle),
-        ("size (°)", prf["true_size_deg"].to_numpy(float), prf["size_deg"].to_numpy(float)),
+        ("size (°)", size, prf["size_deg"].to_numpy(float)),
     )
     canvas = _canvas(7.2, 3.0)
     axes = canvas.subplots(1, 3)
@@ -241,13 +241,13 @@ def plot_coverage(fitted: pd.DataFrame, areas: list[str], *, extent_deg: float):
     return plot_visual_field_coverage(fitted, groups, extent_deg=extent_deg)
 
 
-def plot_sizes(fitted: pd.DataFrame):
+def plot_sizes(fitted: pd.DataFrame, *, literature: str):
     """Draw size against eccentricity on a canvas of our own, with the literature's lines."""
     from neuroigc.prf.sizes import plot_size_eccentricity
 
     canvas = _canvas(5.0, 3.6)
     areas = fitted["roi"].map(escape_math).to_numpy()
-    plot_size_eccentricity(fitted, areas=areas, literature="wandell2015", ax=canvas.subplots())
+    plot_size_eccentricity(fitted, areas=areas, literature=literature, ax=canvas.subplots())
     return canvas
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zipfile
 
 import numpy as np
 
 from neuroigc._validation import InputError
-from neuroigc.reporting import plots
-from neuroigc.reporting.figures import Drawn, Figure, color_limit, load_labels, load_maps
+from neuroigc.reporting import plots, retinotopy
+from neuroigc.reporting.figures import Drawn, Figure, load_labels
 from neuroigc.reporting.numbers import format_number, is_known, join_words
+from neuroigc.reporting.phantoms import draw_calibration, load_calibrations
 from neuroigc.reporting.study import Study, compact
 
 __all__ = ["draw_encoding"]
@@ -18,10 +18,37 @@ __all__ = ["draw_encoding"]
 _AREAS_IN_GALLERY = 4
 # Below this the map of a vertex does not look like a receptive field.
 _WORST_FIT = 0.3
+_FIELD = ("x_deg", "y_deg", "size_deg")
+_VIEWS = {"flat": "flattened", "inflated": "inflated"}
+# Every second one is drawn of each subject.
+_MAPS = (
+    ("angle", "flat"),
+    ("angle", "inflated"),
+    ("eccentricity", "flat"),
+    ("eccentricity", "inflated"),
+    ("size", "flat"),
+)
+_QUANTITIES = {
+    "angle": (
+        "Polar angle",
+        "Direction of the receptive fields from the centre of gaze, in the colours of the wheel. "
+        "Where cortex is retinotopic it turns back at the borders of V1, V2 and V3.",
+    ),
+    "eccentricity": (
+        "Eccentricity",
+        "Distance of the receptive fields from the centre of gaze, in degrees of visual angle, on "
+        "a logarithmic scale. It grows away from the occipital pole.",
+    ),
+    "size": (
+        "Size",
+        "One standard deviation of the receptive fields, in degrees of visual angle. It grows with "
+        "eccentricity, and from V1 to later areas.",
+    ),
+}
 
 
 def draw_encoding(study: Study) -> Drawn:
-    """Draw encoder accuracy, example maps, retinotopy and the comparison with the truth."""
+    """Draw encoder accuracy, example maps, retinotopy, phantoms and the comparison with truth."""
     table = study.tables["prf.tsv"]
     folder, drawn = plots.FigureFolder(study.folder), Drawn()
     areas = study.areas
@@ -31,25 +58,42 @@ def draw_encoding(study: Study) -> Drawn:
         drawn.shared.append(_ceiling(folder, inside, areas))
     else:
         drawn.notes.append("No noise ceilings are known for this study, so none are shown.")
+    calibrations = load_calibrations(study)
+    if not calibrations:
+        drawn.notes.append(
+            "What phantoms teach is left out: the size of the images in degrees is not known."
+            if "phantoms.tsv" in study.tables
+            else "Receptive fields are those of the maps: no phantoms calibrated them."
+        )
     subjects = list(dict.fromkeys(table["subject"]))
     for subject in subjects:
         own = [
             *_gallery(study, folder, table, subject, drawn.notes),
             *_retinotopy(study, folder, table, subject, drawn.notes),
         ]
+        if subject in calibrations:
+            own.append(draw_calibration(folder, subject, calibrations[subject]))
         if subject == subjects[0]:
             drawn.shared += own
         else:
             drawn.by_subject[subject] = own
     drawn.shared += _coverage(study, folder, fitted, areas, drawn.notes)
-    drawn.shared.append(_size_eccentricity(folder, fitted, areas))
-    if {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(fitted):
-        drawn.shared.append(
-            _truth(folder, fitted, areas, "true" if study.simulated else "reference")
-        )
+    drawn.shared.append(_size_eccentricity(study, folder, fitted, areas))
+    known = _known(fitted)
+    if known:
+        within = study.settings.get("encoding", {}).get("within_deg")
+        drawn.shared.append(_truth(folder, fitted, areas, known, within))
     else:
         drawn.notes.append("Neither truth nor reference maps are known to compare with.")
     return drawn
+
+
+def _known(table):
+    """Return what the fields are compared with: "true", "reference" or None."""
+    for name in ("true", "reference"):
+        if {f"{name}_{column}" for column in _FIELD} <= set(table):
+            return name
+    return None
 
 
 def _gallery(study, folder, table, subject, notes):
@@ -67,17 +111,20 @@ def _gallery(study, folder, table, subject, notes):
         return []
     maps = _load_encoding_maps(path, len(own))[rows]
     chosen = own.iloc[rows]
-    known = {"true_x_deg", "true_y_deg", "true_size_deg"} <= set(own)
-    reference = None
+    known, reference = _known(own), None
     if known:
-        reference = {name: chosen[f"true_{name}"] for name in ("x_deg", "y_deg", "size_deg")}
+        reference = {name: chosen[f"{known}_{name}"] for name in _FIELD}
     titles = [
         plots.escape_math(row.roi)
         + (f", r = {format_number(row.encoder_r)}" if "encoder_r" in own else "")
         for row in chosen.itertuples()
     ]
-    what = "true" if study.simulated else "reference"
-    dotted = f"; the dotted one is the {what} field" if known else ""
+    dotted = f"; the dotted one is the {known} field" if known else ""
+    sums, radius = "the correlation r of predicted and measured response", "of the fit"
+    if study.has_windows:
+        sums = "the prediction, whose correlation with itself is 1, the sum of a map"
+    if "phantoms.tsv" in study.tables:
+        radius = "of the receptive field, calibrated"
     return [
         Figure(
             folder.draw(
@@ -87,10 +134,10 @@ def _gallery(study, folder, table, subject, notes):
             ),
             f"Receptive fields seen by IGC, subject {subject}",
             f"IGC maps of {len(rows)} vertices over the image ({extent:g}° wide): how much each "
-            "place of the image contributes to the correlation r of predicted and measured "
-            "response, red adding, blue taking away. In each area one vertex near the centre of "
-            "gaze (above) and one further out (below), chosen by eccentricity among the better "
-            f"fits. The solid circle has the radius of one standard deviation of the fit{dotted}.",
+            f"place of the image contributes to {sums}; red adding, blue taking away. In each "
+            "area one vertex near the centre of gaze (above) and one further out (below), chosen "
+            "by eccentricity among the better fits. The solid circle has the radius of one "
+            f"standard deviation {radius}{dotted}.",
             f"{len(rows)} small maps of the visual field, each with a red spot circled by the fit.",
             "wide",
         )
@@ -132,59 +179,49 @@ def _load_encoding_maps(path, n_rows):
 
 
 def _retinotopy(study, folder, table, subject, notes):
-    from neuroigc.prf.plotting import angle_colormap
-
-    extent = study.settings.get("data", {}).get("extent_deg")
-    looks = {
-        "angle": ("polar angle", {"cmap": angle_colormap(), "vmin": 0, "vmax": 360, "period": 360}),
-        # Beyond the edge of the images no receptive field can be seen.
-        "eccen": (
-            "eccentricity (°)",
-            {"cmap": "viridis", "vmin": 0, "vmax": extent / 2 if is_known(extent) else None},
-        ),
-        "size": ("size (°)", {"cmap": "viridis", "vmin": 0, "vmax": None}),
-        "r2": ("fit of the Gaussian (r²)", {"cmap": "viridis", "vmin": 0, "vmax": 1}),
-    }
-    panels = []
-    for stat, (label, look) in looks.items():
-        surface_map = load_maps(study, ["prf"], stat).get((subject, "prf"))
-        if surface_map is not None:
-            if stat != "r2":
-                surface_map = _keep_well_fitted(surface_map, table[table["subject"] == subject])
-            vmax = look["vmax"] or color_limit({(subject, "prf"): surface_map}, "prf")
-            panels.append((label, surface_map, look | {"vmax": vmax}))
-    if not panels:
-        notes.append(
-            f"Maps of receptive fields are left out for subject {subject}: none are there."
-        )
+    """Show angle and eccentricity on the flat cortex; of the first subject, all there is."""
+    own = table[table["subject"] == subject]
+    space = study.summary.get("study", {}).get("space")
+    good = ((own["status"] == "ok") & (own["r2"] >= _WORST_FIT)).to_numpy() & plots.reliable(own)
+    if space is None or not good.any():
+        what = "no fit is good" if space else "the surface is not known"
+        notes.append(f"Maps of receptive fields are left out for subject {subject}: {what}.")
         return []
-    path = folder.file(f"sub-{subject}", "retinotopy", suffix=".png")
-    return [
-        Figure(
-            folder.draw(path, plots.plot_flat_pairs, panels, load_labels(study, subject)),
-            f"Retinotopy from natural images, subject {subject}",
-            "Polar angle, eccentricity and size of the receptive fields on the flattened occipital "
-            "cortex, in degrees of visual angle, and how well a Gaussian fits the IGC map. Angles "
-            "count counter-clockwise from the right horizontal meridian. Shown are vertices whose "
-            f"fit ended well, explains at least {_WORST_FIT:g} of the map's variance and whose "
-            "encoder reaches half its noise ceiling; the map of the fit shows all. Where cortex is "
-            "retinotopic the angle turns back at the borders of V1, V2 and V3, and eccentricity "
-            "grows away from the occipital pole. Lines: borders of the regions.",
-            f"Flat maps of polar angle, eccentricity, size and fit in subject {subject}.",
-            "wide",
-        )
-    ]
-
-
-def _keep_well_fitted(surface_map, own):
-    """Return the map without the vertices whose receptive field is not to be believed."""
-    good = own[(own["status"] == "ok") & (own["r2"] >= _WORST_FIT) & plots.reliable(own)]
-    data = {}
-    for hemisphere, values in surface_map.data.items():
-        vertices = good.loc[good["hemisphere"] == hemisphere, "vertex"].to_numpy(int)
-        data[hemisphere] = np.full_like(values, np.nan)
-        data[hemisphere][vertices] = values[vertices]
-    return dataclasses.replace(surface_map, data=data)
+    extent = study.settings.get("data", {}).get("extent_deg")
+    atlas = load_labels(study, subject)
+    options = {
+        "vertices": {
+            side: own.loc[own["hemisphere"] == side, "vertex"].to_numpy(int)
+            for side in ("left", "right")
+        },
+        "space": space,
+        "outlines": atlas,
+        "outline_names": [] if atlas is None else [n for n in study.areas if n in atlas.names],
+        "where": good,
+    }
+    shown = _MAPS if subject == table["subject"].iloc[0] else _MAPS[::2]
+    figures = []
+    for quantity, view in shown:
+        # Beyond the edge of the images no receptive field can be seen.
+        limit = extent / 2 if quantity == "eccentricity" and is_known(extent) else None
+        path = folder.file(f"sub-{subject}", quantity, view, suffix=".png")
+        title, reading = _QUANTITIES[quantity]
+        figures.append(
+            Figure(
+                folder.draw(
+                    path, retinotopy.plot_retinotopy, own,
+                    quantity=quantity, view=view, vmax=limit, **options,
+                ),
+                f"{title} on the {_VIEWS[view]} cortex, subject {subject}",
+                f"{reading} Shown are vertices whose fit ended well and explains at least "
+                f"{_WORST_FIT:g} of the map's variance, and whose encoder reaches half its noise "
+                "ceiling. Lines: borders of the regions.",
+                f"{title} of receptive fields on the {_VIEWS[view]} cortex of both hemispheres of "
+                f"subject {subject}.",
+                "wide",
+            )
+        )  # fmt: skip
+    return figures
 
 
 def _coverage(study, folder, fitted, areas, notes):
@@ -214,23 +251,32 @@ def _coverage(study, folder, fitted, areas, notes):
     ]  # fmt: skip
 
 
-def _size_eccentricity(folder, fitted, areas):
+def _size_eccentricity(study, folder, fitted, areas):
+    literature, source = study.known_sizes
+    sizes = (
+        "Sizes are calibrated with phantoms. "
+        if "phantoms.tsv" in study.tables
+        else "Sizes are those of the maps, not calibrated: they grow with eccentricity, as those "
+        "of receptive fields do, but are comparable neither between areas nor with the dashed "
+        "lines before calibration. "
+    )
     ordered = fitted.assign(order=fitted["roi"].map(areas.index)).sort_values(
         "order", kind="stable"
     )
     return Figure(
-        folder.draw(folder.file("prf", "size", suffix=".svg"), plots.plot_sizes, ordered),
+        folder.draw(
+            folder.file("prf", "size", suffix=".svg"),
+            plots.plot_sizes, ordered, literature=literature,
+        ),
         "Size against eccentricity",
         "Each point is a vertex whose fit ended well: standard deviation of its receptive field "
         "against its distance from the centre of gaze, in degrees, with a straight line for each "
         "area, through the medians of bins of eccentricity. Dashed: lines of the areas that "
-        "Wandell and Winawer (Trends in Cognitive Sciences 19:349, 2015) give. Sizes are those of "
-        "the maps, not calibrated: they grow with eccentricity, as those of receptive fields do, "
-        "but are comparable neither between areas nor with the dashed lines before calibration. "
+        f"{source} give. {sizes}"
         "A table below gives the lines with intervals.",
         f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
         "narrow",
-    )
+    )  # fmt: skip
 
 
 def _ceiling(folder, prf, areas):
@@ -251,7 +297,13 @@ def _ceiling(folder, prf, areas):
     )
 
 
-def _truth(folder, fitted, areas, name):
+def _truth(folder, fitted, areas, name, within):
+    limit = ""
+    if is_known(within):
+        beyond = np.hypot(fitted[f"{name}_x_deg"], fitted[f"{name}_y_deg"]) > within
+        fitted = fitted[~beyond]
+        limit = f", whose {name} centre is within {within:g}° of the centre of gaze"
+    fitted = fitted[fitted[[f"{name}_{column}" for column in _FIELD]].notna().all(axis=1)]
     path = folder.draw(
         folder.file("prf", f"against-{name}", suffix=".svg"),
         plots.plot_truth, fitted, areas, name=name,
@@ -260,9 +312,9 @@ def _truth(folder, fitted, areas, name):
         path,
         f"Estimated against {name} receptive fields",
         f"Eccentricity, polar angle and size read off the IGC maps, against the {name} values, in "
-        f"degrees; {format_number(len(fitted), 0)} vertices. Points on the line agree. Angles are "
-        f"shown on the same turn as the {name} ones. Pale points are vertices whose encoder stays "
-        "below half its noise ceiling.",
+        f"degrees; {format_number(len(fitted), 0)} vertices{limit}. Points on the line agree. "
+        f"Angles are shown on the same turn as the {name} ones. Pale points are vertices whose "
+        "encoder stays below half its noise ceiling.",
         f"Three scatter plots of estimated against {name} eccentricity, polar angle and size.",
         "wide",
     )

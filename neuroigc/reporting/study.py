@@ -27,11 +27,16 @@ _TABLES = {
         ("subject", "hemisphere", "roi", "status"),
         ("vertex", "x_deg", "y_deg", "eccentricity_deg", "angle_deg", "size_deg", "r2"),
     ),
+    "phantoms.tsv": (
+        ("subject", "status"),
+        ("phantom", "true_x_deg", "true_y_deg", "true_size_deg", "ncsnr", "quality"),
+    ),
     "decoding.tsv": (("subject", "output"), ("r", "n_test")),
 }
 _KEYS = {
     "roi.tsv": ["subject", "hemisphere", "atlas", "roi", "output"],
     "prf.tsv": ["subject", "hemisphere", "vertex"],
+    "phantoms.tsv": ["subject", "phantom"],
     "decoding.tsv": ["subject", "output"],
 }
 _NOT_A_NUMBER = ("", "n/a", "nan", "NaN", "NA")
@@ -54,7 +59,8 @@ class Study:
     settings : dict
         ``study.toml`` as run; empty where there is none.
     tables : dict of str to DataFrame
-        ``roi.tsv``, ``prf.tsv`` and ``decoding.tsv``, those that exist; missing numbers are NaN.
+        ``roi.tsv``, ``prf.tsv``, ``phantoms.tsv`` and ``decoding.tsv``, those that exist; missing
+        numbers are NaN.
     maps : dict
         (subject, description, statistic), the first two compacted, to
         {"left": path, "right": path}.
@@ -94,6 +100,21 @@ class Study:
             return [str(subject) for subject in named]
         found = [table["subject"] for table in self.tables.values()]
         return list(dict.fromkeys(subject for column in found for subject in column))
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether encoders gave each vertex a window of its own, and maps are of predictions."""
+        return any(model.get("class") == "FieldEncoder" for model in self.models.values())
+
+    @property
+    def known_sizes(self) -> tuple[str, str]:
+        """Whose sizes to draw beside, and where they are from.
+
+        Sizes that the exponent has gone into are those of the compressive model.
+        """
+        if "phantoms.tsv" in self.tables:
+            return "kay2013", "Kay and others (Journal of Neurophysiology 110:481, 2013)"
+        return "wandell2015", "Wandell and Winawer (Trends in Cognitive Sciences 19:349, 2015)"
 
     @property
     def areas(self) -> list[str]:

@@ -9,6 +9,7 @@ from neuroigc.reporting.numbers import (
     is_known,
     join_words,
 )
+from neuroigc.reporting.phantoms import error_sentence, load_calibrations
 from neuroigc.reporting.study import Study
 
 __all__ = ["limitations", "summary_sentences"]
@@ -48,7 +49,17 @@ def limitations(study: Study) -> list[tuple[str, str]]:
                 "the correlation.",
             )
         )
-    if study.tables.get("prf.tsv") is not None:
+    if study.tables.get("phantoms.tsv") is not None:
+        texts.append(
+            (
+                "Sizes are as good as their phantoms",
+                "Sizes and intervals are calibrated with phantoms, and hold for vertices that are "
+                "like them: one Gaussian, compressed, divided by a power of the scene's contrast. "
+                "Compare sizes within an area rather than between areas, whose exponents differ. "
+                "Fields at the edge of the images are cut, and beyond it nothing is measured.",
+            )
+        )
+    elif study.tables.get("prf.tsv") is not None:
         texts.append(
             (
                 "Sizes are biased unless calibrated",
@@ -155,4 +166,5 @@ def _prf_sentences(study):
     if compared:
         against = "known truth of the simulation" if study.simulated else "reference maps"
         sentence += f"; against the {against}, {join_words(compared)}"
-    return [*sentences, sentence + "."]
+    expected = error_sentence(load_calibrations(study))
+    return [*sentences, sentence + ".", *([expected] if expected else [])]

@@ -8,24 +8,24 @@ import numpy as np
 
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
-from neuroigc._vertex_files import guard, read_gifti, read_map
+from neuroigc._vertex_files import read_gifti, read_map
+from neuroigc.surface.annotations import read_annotation
 from neuroigc.surface.spaces import HEMISPHERES, space_of
+from neuroigc.surface.tables import is_background
 
 __all__ = [
     "as_labels",
     "hemisphere_paths",
     "load_mask",
-    "read_color_table",
     "read_labels",
     "read_map",
+    "without_background",
     "write_label_gifti",
     "write_map_gifti",
 ]
 
 _SPELLINGS = (("lh", "rh"), ("L", "R"), ("left", "right"))
 _STRUCTURES = {"left": "CortexLeft", "right": "CortexRight"}
-# FreeSurfer's and its users' names for "no area".
-_BACKGROUND = {"unknown", "???", "none", "background", "medial_wall", "medialwall"}
 
 
 def hemisphere_paths(path, argument="path"):
@@ -100,7 +100,8 @@ def load_mask(path):
 def as_labels(values, argument):
     """Return whole numbers as int32, with 0 for -1, which is "not cortex" in NSD's files."""
     values = np.asarray(values)
-    if not (np.isfinite(values).all() and np.array_equal(values, np.round(values))):
+    whole = np.isfinite(values).all() and np.array_equal(values, np.round(values))
+    if not whole or (values.size and np.abs(values.astype(np.float64)).max() >= 2**31):
         raise InputError(
             argument, expected="whole numbers, one label per vertex", got="other values"
         )
@@ -134,64 +135,34 @@ def read_labels(path):
     labels = as_labels(read_map(path), str(path))
     table = None
     if path.name.endswith((".gii", ".gii.gz")):
-        table = read_gifti(path).labeltable.get_labels_as_dict() or None
+        entries = read_gifti(path).labeltable
+        table = entries.get_labels_as_dict() or None
+        if table is not None and len(table) < len(entries.labels):
+            raise InputError(
+                str(path), expected="every label once", got="a label with two names, or none"
+            )
+    return without_background(labels, table)
+
+
+def without_background(labels, table):
+    """Return labels with 0 for whatever the table calls background, and a table without it."""
     if table is not None:
         table = {int(key): str(name) for key, name in table.items()}
-        nothing = [key for key, name in table.items() if key <= 0 or _is_background(name)]
-        labels[np.isin(labels, nothing)] = 0
+        nothing = [key for key, name in table.items() if key <= 0 or is_background(name)]
+        labels = np.where(np.isin(labels, nothing), np.int32(0), labels)
         table = {key: name for key, name in table.items() if key not in nothing}
     return labels, table
 
 
 def _read_annotation(path):
-    from nibabel.freesurfer import read_annot
-
-    labels, _, names = guard(path, lambda: read_annot(path))
-    names = [name.decode("utf-8", "replace") for name in names]
+    labels, names = read_annotation(path)
     # Entry 0 is FreeSurfer's "unknown" by custom only; where it is an area, all numbers move up.
-    shift = 0 if names and _is_background(names[0]) else 1
-    table = {i + shift: name for i, name in enumerate(names) if not _is_background(name)}
+    shift = 0 if names and is_background(names[0]) else 1
+    table = {i + shift: name for i, name in enumerate(names) if not is_background(name)}
     labels = np.where(labels < 0, 0, labels + shift).astype(np.int32)
-    nothing = [i + shift for i, name in enumerate(names) if _is_background(name)]
+    nothing = [i + shift for i, name in enumerate(names) if is_background(name)]
     labels[np.isin(labels, nothing)] = 0
     return labels, table
-
-
-def read_color_table(path):
-    """Read the names of labels from a text file.
-
-    Parameters
-    ----------
-    path : path-like
-        Lines of "number name", as NSD writes them, or of "number name red green blue alpha", a
-        FreeSurfer colour table. Lines that begin with # are remarks.
-
-    Returns
-    -------
-    dict of int to str
-        Without the background.
-    """
-    path, table = Path(path), {}
-    for number, line in enumerate(guard(path, lambda: path.read_text("utf-8")).splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) >= 6 and all(word.isdecimal() for word in words[-4:]):
-            words = words[:-4]
-        if len(words) < 2 or not words[0].removeprefix("-").isdecimal():
-            raise InputError(
-                f"{path}, line {number}", expected="a number and a name", got=repr(line)
-            )
-        label, name = int(words[0]), " ".join(words[1:])
-        if label > 0 and not _is_background(name):
-            if table.get(label, name) != name:
-                raise InputError(
-                    f"{path}, line {number}",
-                    expected="one name for each number",
-                    got=f"{table[label]!r} and {name!r} for {label}",
-                )
-            table[label] = name
-    return table
 
 
 def write_map_gifti(path, values, hemisphere, *, name, metadata=None):
@@ -242,7 +213,3 @@ def _color(key):
     import colorsys
 
     return (*colorsys.hsv_to_rgb(key * 0.618034 % 1, 0.7, 0.9), 1.0) if key else (0, 0, 0, 0)
-
-
-def _is_background(name):
-    return name.strip().lower() in _BACKGROUND

@@ -1,14 +1,14 @@
 """A map of both hemispheres: from columns to the surface, to files and back."""
 
-import json
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from neuroigc._files import make_output_folder
+from neuroigc._files import make_output_folder, read_json
 from neuroigc._validation import InputError
 from neuroigc.surface.bids import bids_name, write_json
-from neuroigc.surface.files import hemisphere_paths, read_map, write_map_gifti
+from neuroigc.surface.files import write_map_gifti
+from neuroigc.surface.readers import choose_map, files_of, read_surface_data
 from neuroigc.surface.spaces import (
     HEMISPHERES,
     check_vertices,
@@ -108,24 +108,27 @@ class SurfaceMap:
         return cls(data, space, **options)
 
     @classmethod
-    def load(cls, path, *, name=None, units=None):
-        """Load a map from GIFTI or MGH files, with its sidecars where they are.
+    def load(cls, path, *, name=None, units=None, map=None):
+        """Load a map from GIFTI, MGH or CIFTI-2 files, with its sidecars where they are.
 
         Parameters
         ----------
         path : path-like or dict
             A path with ``{hemi}``, or a dict of both hemispheres' paths such as
-            :meth:`to_gifti` returns.
+            :meth:`to_gifti` returns; or a CIFTI-2 file of both.
         name, units : str, optional
             In place of what the left hemisphere's sidecar says.
+        map : int or str, optional
+            Which one, by number or name, where the files hold several.
         """
-        paths = hemisphere_paths(path)
-        sidecar = _read_sidecar(paths["left"])
+        data, names = read_surface_data(path)
+        k = choose_map(names, map, path)
+        data = {hemisphere: maps[k] for hemisphere, maps in data.items()}
+        sidecar = _read_sidecar(files_of(path)["left"])
         told = {"name": sidecar.pop("Description", ""), "units": sidecar.pop("Units", "")}
         told |= {k: v for k, v in (("name", name), ("units", units)) if v is not None}
         for key in ("Density", "MissingValues"):  # written anew from the data
             sidecar.pop(key, None)
-        data = {hemisphere: read_map(file) for hemisphere, file in paths.items()}
         space_of({hemisphere: len(values) for hemisphere, values in data.items()}, str(path))
         return cls(data, metadata=sidecar, **told)
 
@@ -194,7 +197,4 @@ def _read_sidecar(path):
     path = path.with_name(path.name.split(".")[0] + ".json")
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(str(path), expected="a JSON sidecar", got=str(error)) from error
+    return read_json(path, "a JSON sidecar")

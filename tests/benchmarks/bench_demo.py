@@ -34,6 +34,7 @@ def prf_errors(folder):
     prfs = prfs[prfs["roi"].isin(AREAS)]
     good = prfs["encoder_r"] >= 0.5 * prfs["noise_ceiling_r"]
     kept = prfs[good & (prfs["status"] == "ok")]
+    ratio = kept["size_deg"] / kept["true_size_deg"]
     error = np.hypot(kept["x_deg"] - kept["true_x_deg"], kept["y_deg"] - kept["true_y_deg"])
     table = pd.DataFrame(
         {
@@ -41,7 +42,8 @@ def prf_errors(folder):
             "kept": kept.groupby("roi").size(),
             "median centre error (deg)": error.groupby(kept["roi"]).median(),
             "90th percentile (deg)": error.groupby(kept["roi"]).quantile(0.9),
-            "size ratio": (kept["size_deg"] / kept["true_size_deg"]).groupby(kept["roi"]).median(),
+            "size ratio": ratio.groupby(kept["roi"]).median(),
+            "size error": (ratio - 1).abs().groupby(kept["roi"]).median(),
         }
     )
     return table.loc[AREAS]

@@ -1,13 +1,14 @@
-"""Several processes at one attribution: each takes some of the blocks, and sums are added.
+"""Several processes at one piece of work: each takes a share, and sums are added.
 
 Under torchrun (or any other start of `torch.distributed`) the processes add their sums
-themselves; jobs that cannot talk to each other are shards, and leave that to `merge_shards`.
+themselves; jobs that cannot talk to each other are shards, whose sums are added afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from neuroigc._validation import InputError
 
-__all__ = ["Team", "assemble_team"]
+__all__ = ["Team", "assemble_team", "working_alone"]
 
 T = TypeVar("T")
 
@@ -62,6 +63,15 @@ class Team:
             for tensor in tensors:
                 there = _within_reach(tensor)
                 torch.distributed.all_reduce(there)
+                if there is not tensor:
+                    tensor.copy_(there)
+
+    def copy_first(self, *tensors: Tensor) -> None:
+        """Replace tensors by those of the first member, where members talk."""
+        if self.talks:
+            for tensor in tensors:
+                there = _within_reach(tensor)
+                torch.distributed.broadcast(there, src=0)
                 if there is not tensor:
                     tensor.copy_(there)
 
@@ -119,10 +129,23 @@ def assemble_team(shard: tuple[int, int] | None) -> Team:
         number, size = shard
         return Team(number - 1, size, is_shard=True)
     distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
+    if not _alone.get() and distributed.is_available() and distributed.is_initialized():
         size = distributed.get_world_size()
         return Team(distributed.get_rank(), size, talks=size > 1)
     return Team()
+
+
+@contextmanager
+def working_alone() -> Iterator[None]:
+    """Let this process work by itself, for what the others of its team do not take part in."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+_alone = ContextVar("alone", default=False)
 
 
 def _within_reach(tensor: Tensor) -> Tensor:

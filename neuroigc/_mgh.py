@@ -1,0 +1,148 @@
+"""FreeSurfer's MGH format: big-endian numbers behind 284 bytes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._files import reading
+from neuroigc._validation import InputError
+
+__all__ = [
+    "HEADER_BYTES",
+    "MghHeader",
+    "check_believable",
+    "check_mgh_length",
+    "parse_mgh_header",
+    "read_mgh",
+    "read_mgh_header",
+]
+
+HEADER_BYTES = 284
+# FreeSurfer's type codes.
+DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}
+# What may stand behind the data: four or five numbers of the scan, then tags.
+SCAN_BYTES = (0, 16, 20)
+MOST_TAIL_BYTES = 2**24
+
+
+class MghHeader(NamedTuple):
+    """Shape (four axes, the first running fastest in the file) and type of the data."""
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+
+    @property
+    def data_bytes(self) -> int:
+        """Return how many bytes the data take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_mgh_header(path: Path) -> MghHeader:
+    """Read the header of an uncompressed file.
+
+    Raises
+    ------
+    InputError
+        If the file is no MGH file.
+    """
+    with reading(path, "an MGH file"), path.open("rb") as file:
+        return parse_mgh_header(file.read(HEADER_BYTES), path)
+
+
+def check_mgh_length(path: Path, header: MghHeader) -> None:
+    """Hold the header of an uncompressed file against the file's length.
+
+    Raises
+    ------
+    InputError
+        If the file is shorter than its header says, or longer by anything but what FreeSurfer
+        puts behind the data.
+    """
+    size, announced = path.stat().st_size, HEADER_BYTES + header.data_bytes
+    if size < announced:
+        raise InputError(
+            str(path),
+            expected=f"at least {announced} bytes, as its header says",
+            got=f"{size} bytes",
+            fix="The file is truncated; obtain it again.",
+        )
+    with reading(path, "an MGH file of the shape that its header says"), path.open("rb") as file:
+        file.seek(announced)
+        _check_tail(file.read(min(size - announced, MOST_TAIL_BYTES + 1)))
+
+
+def read_mgh(path: Path) -> npt.NDArray[Any]:
+    """Read ``.mgh`` or ``.mgz`` whole: its four axes, native byte order.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not as long as its header says; of ``.mgz`` also if its checksum
+        is wrong.
+    """
+    with (
+        reading(path, "a whole, readable file"),
+        (gzip.open if path.suffix == ".mgz" else open)(path, "rb") as file,
+    ):
+        header = parse_mgh_header(file.read(HEADER_BYTES), path)
+        content = file.read(header.data_bytes)
+        if len(content) < header.data_bytes:
+            raise ValueError(f"{len(content)} bytes of data where it says {header.data_bytes}")
+        _check_tail(file.read(MOST_TAIL_BYTES + 1))  # and with the end comes the checksum
+        values = np.frombuffer(content, header.dtype).reshape(header.shape, order="F")
+        check_believable(values)
+    return values.astype(header.dtype.newbyteorder("="))
+
+
+def check_believable(values: npt.NDArray[Any]) -> None:
+    """Raise ValueError for whole numbers read as floating point, or the other way round.
+
+    One wrong bit in the type does that, and nothing else in the file would tell.
+    """
+    if values.dtype.kind == "i" and values.itemsize == 4 and values.size:
+        # Annotations code colours in 24 bits; floating point from 1e-38 up would be more.
+        if max(int(values.max()), -int(values.min())) >= 2**24:
+            raise ValueError("whole numbers beyond 24 bits, as of a wrong type")
+    elif values.dtype.kind == "f":
+        size = np.abs(values[values != 0])
+        if size.size and size.max() < np.finfo(np.float32).tiny:
+            raise ValueError("nothing but numbers below 1e-38, as of a wrong type")
+
+
+def parse_mgh_header(head: bytes, path: Path) -> MghHeader:
+    """Return what the first bytes of a file say, which for ``path`` may be unpacked ones."""
+    if len(head) < HEADER_BYTES or struct.unpack(">i", head[:4]) != (1,):
+        raise ValueError(f"{len(head)} bytes that begin {head[:4]!r}")
+    *shape, code = struct.unpack(">5i", head[4:24])
+    if min(shape) < 1:
+        raise ValueError(f"shape {tuple(shape)}")
+    if code not in DTYPES:
+        raise InputError(str(path), expected=f"an MGH type of {list(DTYPES)}", got=f"type {code}")
+    return MghHeader(tuple(shape), np.dtype(DTYPES[code]))
+
+
+def _check_tail(tail: bytes) -> None:
+    """Raise unless these are numbers of the scan and tags: data left over mean a wrong shape."""
+    if not any(_are_tags(tail[start:]) for start in SCAN_BYTES if start <= len(tail)):
+        raise ValueError(f"{len(tail)} bytes or more behind the data, which are no tags")
+
+
+def _are_tags(tail: bytes) -> bool:
+    while tail:
+        tag, length = int.from_bytes(tail[:4], "big"), 0
+        start = 4
+        if tag == 30:  # an old transform, with a short length
+            length, start = int.from_bytes(tail[4:8], "big"), 8
+        elif tag not in (1, 2, 20):  # which have none
+            length, start = int.from_bytes(tail[4:12], "big"), 12
+        if not 0 < tag < 1000 or start + length > len(tail):
+            return False
+        tail = tail[start + length :]
+    return True

@@ -1,0 +1,190 @@
+"""Rows of several arrays, one below the other, read from where they lie and never copied whole."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuroigc._validation import InputError
+
+__all__ = ["StackedRows"]
+
+# Where columns are picked, whole rows of about this size pass through memory.
+BLOCK_BYTES = 2**24
+
+
+class StackedRows:
+    """Chosen rows and columns of several arrays, stacked, as one array that is read by rows.
+
+    What it is for are the memory maps of several subjects: together they are larger than the
+    memory, and each has rows and columns of its own that count. Rows are read in the order in
+    which they lie on disk, neighbours at once. Files are read explicitly rather than through
+    their maps, so that none of their pages count as this process's memory.
+
+    Parameters
+    ----------
+    parts : sequence of (array, rows, columns)
+        Arrays or memory maps (n_rows, n_columns); for each, the indices of the rows that count,
+        and of the columns in their order. None stands for all.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+        The one that holds the numbers of all parts.
+    ndim, size : int
+
+    Raises
+    ------
+    InputError
+        If there are no parts, if indices point outside an array, or if the numbers of columns
+        differ.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> first, second = numpy.arange(6).reshape(3, 2), numpy.arange(8).reshape(2, 4)
+    >>> both = StackedRows([(first, [0, 2], None), (second, None, [3, 1])])
+    >>> both[[3, 0]].tolist()
+    [[7, 5], [0, 1]]
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[npt.NDArray[Any], npt.ArrayLike | None, npt.ArrayLike | None]],
+    ) -> None:
+        self._parts = [_Part.of(*part) for part in parts]
+        widths = sorted({part.width for part in self._parts})
+        if len(widths) != 1:
+            raise InputError(
+                "parts",
+                expected="one array or more, all with the same number of columns",
+                got=" and ".join(map(str, widths)) + " columns" if widths else "none",
+            )
+        self._ends = np.cumsum([len(part.rows) for part in self._parts])
+        self.shape = (int(self._ends[-1]), widths[0])
+        self.dtype = np.result_type(*(part.array.dtype for part in self._parts))
+
+    @property
+    def size(self) -> int:
+        """Return how many numbers there are."""
+        return self.shape[0] * self.shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("rows that lie elsewhere cannot be had without a copy")
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Return rows: one for an integer, else (n, n_columns) for a slice, mask or indices."""
+        chosen = np.arange(len(self))[index]
+        if isinstance(index, tuple) or chosen.ndim > 1:
+            raise IndexError("only rows can be chosen")
+        wanted = np.atleast_1d(chosen)
+        part_of = np.searchsorted(self._ends, wanted, side="right")
+        firsts = np.r_[0, self._ends[:-1]]
+        places = np.empty_like(wanted)
+        for k in np.unique(part_of):
+            mine = part_of == k
+            places[mine] = self._parts[k].rows[wanted[mine] - firsts[k]]
+        order = np.lexsort((places, part_of))
+        values = np.empty((len(wanted), self.shape[1]), self.dtype)
+        bounds = np.searchsorted(part_of[order], np.arange(len(self._parts) + 1))
+        for part, start, stop in zip(self._parts, bounds[:-1], bounds[1:], strict=True):
+            if start < stop:
+                part.read(places[order[start:stop]], values[start:stop])
+        if (np.diff(order) < 0).any():
+            values[order] = values.copy()
+        return values if chosen.ndim else values[0]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows and columns of one array; ``file`` is the number of its open file, if it is a map."""
+
+    array: npt.NDArray[Any]
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64] | None
+    width: int
+    file: int | None
+
+    @classmethod
+    def of(
+        cls, array: npt.NDArray[Any], rows: npt.ArrayLike | None, columns: npt.ArrayLike | None
+    ) -> _Part:
+        if array.ndim != 2:
+            raise InputError(
+                "parts", expected="arrays (n_rows, n_columns)", got=f"shape {array.shape}"
+            )
+        picked = _indices("columns", columns, array.shape[1])
+        width = len(picked)
+        all_columns = np.array_equal(picked, np.arange(array.shape[1]))
+        chosen = _indices("rows", rows, array.shape[0])
+        part = cls(array, chosen, None if all_columns else picked, width, _open(array))
+        if part.file is not None:
+            weakref.finalize(part, os.close, part.file)
+        return part
+
+    def read(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+        """Fill ``out`` with rows given in ascending order."""
+        if self.file is None:
+            picked = self.array[rows]
+            out[:] = picked if self.columns is None else picked[:, self.columns]
+            return
+        if self.columns is None and out.dtype == self.array.dtype:
+            self._read_file(rows, out)
+            return
+        step = max(1, BLOCK_BYTES // max(1, self.array.strides[0]))
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            whole = np.empty((len(block), self.array.shape[1]), self.array.dtype)
+            self._read_file(block, whole)
+            picked = whole if self.columns is None else whole.take(self.columns, axis=1)
+            out[start : start + step] = picked
+
+    def _read_file(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+        """Read runs of neighbouring rows at once."""
+        first, row_bytes = self.array.offset, self.array.strides[0]  # type: ignore[attr-defined]
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for start, stop in zip(np.r_[0, breaks], np.r_[breaks, len(rows)], strict=True):
+            left = memoryview(out[start:stop].reshape(-1).view(np.uint8))
+            place = first + int(rows[start]) * row_bytes
+            while left:
+                n = os.preadv(self.file, [left], place)
+                if not n:
+                    raise OSError(f"{self.array.filename} ends too early")  # type: ignore[attr-defined]
+                left, place = left[n:], place + n
+
+
+def _open(array: npt.NDArray[Any]) -> int | None:
+    """Open the file behind a memory map; of what is no whole map, return None."""
+    is_whole_map = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
+    if not (is_whole_map and array.filename and array.flags.c_contiguous and array.size):  # type: ignore[attr-defined]
+        return None
+    return os.open(array.filename, os.O_RDONLY)  # type: ignore[attr-defined]
+
+
+def _indices(what: str, indices: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int64]:
+    if indices is None:
+        return np.arange(n)
+    array = np.asarray(indices, dtype=np.int64)
+    if array.ndim != 1 or (len(array) and not (array.min() >= 0 and array.max() < n)):
+        raise InputError(
+            f"{what} of parts",
+            expected=f"indices from 0 to {n - 1}",
+            got=f"shape {array.shape}"
+            + (f", from {array.min()} to {array.max()}" if array.size else ""),
+        )
+    return array

@@ -1,0 +1,125 @@
+"""A study on anyone's arrays, from dataset.toml to the table of areas."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neuroigc._validation import InputError
+from neuroigc.cli import main
+from neuroigc.cli.arrays_source import ArraysSource
+from neuroigc.cli.config import parse_config
+from neuroigc.cli.sources import label_path
+from neuroigc.datasets import load_arrays, save_arrays
+
+N, N_LEFT, N_RIGHT = 400, 12, 10
+STUDY = """
+[data]
+root = "{root}"
+layout = "arrays"
+space = "fsaverage5"
+subjects = {subjects}
+test_fraction = {test_fraction}
+[rois]
+atlases = ["groups"]
+[decoding]
+features = ["speed"]
+max_gradients = 5
+tolerance = 0.01
+network = {{ hidden = [8], max_epochs = 40 }}
+"""
+
+
+@pytest.fixture
+def options(rng):
+    """Return arrays of two subjects, in which the right hemisphere's group says the target."""
+    responses = rng.normal(size=(N, N_LEFT + N_RIGHT)).astype(np.float32)
+    speed = responses[:, N_LEFT : N_LEFT + 4].sum(1) + 0.1 * rng.normal(size=N)
+    return {
+        "responses": responses,
+        "targets": np.c_[rng.normal(size=N), speed],
+        "target_names": ["noise", "speed"],
+        "conditions": 1 + np.arange(N) % 2,
+        "is_test": np.arange(N) % 8 < 2,
+        "image_ids": np.arange(N) // 8 * 2 + (np.arange(N) % 8 < 2),
+        "groups": {"MT": np.arange(N_LEFT, N_LEFT + 4), "early": np.arange(N_LEFT)},
+        # In no order, as they may come.
+        "vertices": {"left": rng.permutation(N_LEFT) * 7, "right": rng.permutation(N_RIGHT) * 9},
+        "space": "fsaverage5",
+    }
+
+
+def open_study(folder, options, subjects=("01", "02"), test_fraction=0):
+    save_arrays(load_arrays(**options), folder)
+    text = STUDY.format(
+        root=folder, subjects=json.dumps(list(subjects)), test_fraction=test_fraction
+    )
+    (folder / "study.toml").write_text(text)
+    return parse_config(text)
+
+
+def test_a_study_finds_the_group_that_says_the_target(tmp_path, options):
+    open_study(tmp_path, options)
+    out = tmp_path / "out"
+    assert main(["prepare", str(tmp_path / "study.toml"), "--out", str(out), "--quiet"]) == 0
+    for stage in ("train", "attribute", "roi"):
+        assert main([stage, str(out), "--quiet"]) == 0
+    table = pd.read_csv(out / "roi.tsv", sep="\t", dtype={"subject": str}, na_values="n/a")
+    scores = pd.read_csv(out / "decoding.tsv", sep="\t")
+    assert scores["n_test"].tolist() == [N // 8, N // 8]
+    assert scores["r"].min() > 0.6
+    for subject in ("01", "02"):
+        own = table[table["subject"] == subject].groupby("roi")["igc"].sum()
+        assert own["MT"] > 0.5
+        assert abs(own["early"]) < 0.15
+    assert list((out / "sub-02").glob("*hemi-R*_stat-igc_statmap.shape.gii"))
+
+
+def test_columns_keep_their_vertices(tmp_path, options):
+    options["responses"][:, 3] = 1.0  # constant
+    source = ArraysSource(open_study(tmp_path, options))
+    data = source.prepare("02", tmp_path / "sub-02", keep=False)
+    rows = np.flatnonzero(options["conditions"] == 2)
+    np.testing.assert_array_equal(data.image_ids, rows)
+    np.testing.assert_array_equal(data.is_test, options["is_test"][rows])
+    assert data.n_dropped == {"left": 1, "right": 0}
+    assert (np.diff(data.vertices["left"]) > 0).all()
+    where = {v: k for k, v in enumerate(options["vertices"]["left"].tolist())}
+    columns = [where[v] for v in data.vertices["left"].tolist()]
+    assert 3 not in columns
+    np.testing.assert_array_equal(
+        data.responses[:, : N_LEFT - 1], options["responses"][rows][:, columns]
+    )
+    table = source.features("02", rows[[5, 0]])
+    np.testing.assert_array_equal(table["speed"], options["targets"][rows[[5, 0]], 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "study", "message"),
+    [
+        ({"vertices": None, "space": ""}, {}, "vertices of the responses' columns"),
+        ({"conditions": None}, {}, "subjects: expected one, where the data set has no conditions"),
+        ({}, {"test_fraction": 0.1}, "where images come more than once; got 0.1"),
+        ({"is_test": None}, {}, "and is_test in dataset.toml"),
+    ],
+)
+def test_what_no_study_can_be_made_of(tmp_path, options, change, study, message):
+    config = open_study(tmp_path, options | change, **study)
+    with pytest.raises(InputError, match=message):
+        ArraysSource(config)
+
+
+def test_subjects_and_areas_that_are_not_there(tmp_path, options):
+    config = open_study(tmp_path, options | {"groups": None}, subjects=("01", "07"))
+    source = ArraysSource(config)
+    with pytest.raises(InputError, match=r"numbers among \[1, 2\]; got '07'"):
+        source.prepare("07", tmp_path / "sub-07", keep=False)
+    with pytest.raises(InputError, match=r"groups in dataset.toml; got none"):
+        source.atlas("01", config.rois)
+
+
+@pytest.mark.parametrize("name", ["/x/{hemi}.a.mgz", "../{hemi}.a.mgz", "a/../../{hemi}.mgz"])
+def test_labels_cannot_be_read_from_outside_the_root(tmp_path, name):
+    with pytest.raises(InputError, match="expected a path that stays inside"):
+        label_path(tmp_path, name, "subj01")
