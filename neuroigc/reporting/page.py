@@ -42,8 +42,7 @@ _FEATURE_COLUMNS = (
     (
         "ridge_r",
         "Ridge r",
-        "the same of ridge regression, fitted to each subject alone; what is above it is depth's, "
-        "or that of learning from all subjects",
+        "of ridge regression, fitted to each subject alone",
         format_number,
     ),
     (
@@ -71,7 +70,7 @@ _MEASURES = (
      "correlation of predicted and measured responses to held-out images, in the areas mapped"),
     ("encoding", "median_noise_ceiling_r", "Noise ceiling, median r", 2,
      "highest correlation that the noise in the responses allows"),
-    ("encoding", "numerical_error", "Numerical error", 2,
+    ("encoding", "numerical_error", "Numerical error", 3,
      "relative error of the median vertex's map from finitely many gradients"),
     ("encoding", "completeness_gap", "Completeness gap", 3,
      "distance of the map's sum from r, in the median vertex"),
