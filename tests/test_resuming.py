@@ -143,6 +143,8 @@ def test_two_processes_go_on_after_one_was_killed(tmp_path):
         (dict(max_epochs=7), "max_epochs"),
         (dict(accumulate=1), "accumulate"),
         (dict(hidden=(8, 9)), "network"),
+        (dict(dropout=0.6), "layers"),
+        (dict(activation="relu"), "layers"),
         (dict(validation_fraction=0.2), "samples, validation samples"),
     ],
 )

@@ -164,6 +164,8 @@ def describe(network: nn.Module, samples: Samples, validation: Samples | None) -
         "network": _digest(value.cpu().numpy() for value in network.state_dict().values()),
         "samples": _digest(_traits(samples)),
         "validation samples": "" if validation is None else _digest(_traits(validation)),
+        # Of what has no weights, as dropout and activations.
+        "layers": repr(network),
     }
 
 
