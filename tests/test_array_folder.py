@@ -96,6 +96,13 @@ def test_every_kind_of_file(folder, data):
     np.testing.assert_array_equal(read.groups["V1"], data.groups["V1/v"])
 
 
+def test_one_file_spelled_in_two_ways(folder, data):
+    with h5py.File(folder / "all.h5", "a") as file:
+        file["responses"] = data.responses
+    write(folder, TOML.replace("x.npy", "./all.h5:/responses"))
+    np.testing.assert_array_equal(load_arrays(folder).responses, data.responses)
+
+
 def test_axes_of_hdf5_that_matlab_wrote_come_reversed(folder, data):
     write(folder, TOML.replace("x.npy", "all.h5:/matlab"))
     with pytest.raises(InputError, match="the same number of samples; got responses has 6"):

@@ -168,7 +168,12 @@ def test_bad_input_is_named():
         find_clusters(np.zeros(10), LINE, threshold=0)
     with pytest.raises(InputError, match=r"null: expected finite maps.*got NaN"):
         cluster_test(np.full((3, 10), np.nan), LINE)
-    with pytest.raises(InputError, match="a mesh of 5 vertices; got 5 areas, and vertices up to"):
+    with pytest.raises(InputError, match=r"a mesh of 5 vertices; got 5 areas, and .* 0 to 9"):
         cluster_test(np.zeros((3, 5)), LINE)
+    with pytest.raises(InputError, match=r"a mesh of 10 vertices; .* from number -1 to 8"):
+        cluster_test(np.zeros((3, 10)), LINE - 1)
+    for edges in (LINE + 0.5, LINE[0]):
+        with pytest.raises(InputError, match=r"edges: expected whole numbers \(n_edges, 2\)"):
+            cluster_test(np.zeros((3, 10)), edges)
     with pytest.raises(InputError, match="statistic: expected one of 'tfce', 'area', 'mass'"):
         cluster_test(np.zeros((3, 10)), LINE, statistic="height")

@@ -112,6 +112,17 @@ def test_subjects_without_an_area_leave_it_untested():
     assert found.mean[2] == 3
 
 
+@pytest.mark.parametrize("n_subjects", [5, 14])
+def test_an_area_of_one_subject_does_not_count_in_the_family(rng, n_subjects):
+    values = rng.normal(1, 0.3, (n_subjects, 4))
+    alone = np.where(np.arange(n_subjects) == 2, 0.1, np.nan)[:, None]
+    found = sign_flip_test(np.hstack([values, alone]))
+    expected = sign_flip_test(values)
+    np.testing.assert_array_equal(found.p_values_fwe[:4], expected.p_values_fwe)
+    assert found.p_values_fwe[:4].max() < 0.2
+    assert np.isnan(found.p_values_fwe[4])
+
+
 def test_replications_are_binomial():
     p = np.array([[0.01, 0.2, 0.5], [0.05, 0.6, np.nan], [0.001, 0.01, np.nan], [0.04, 0.3, 0.9]])
     found = replication(p)

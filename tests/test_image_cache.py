@@ -51,12 +51,12 @@ def test_blocks_are_read_one_by_one_and_not_again(root, tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache, "load_nsd_images", watched)
     with pytest.raises(KeyboardInterrupt):
         prepare_nsd_images(root, tmp_path / "cut", IDS, size=6)
-    assert calls == [[0], [0, 3, 7], [8, 11, 12], [21, 29]]
+    assert calls == [[0, 29], [0, 3, 7], [8, 11, 12], [21, 29]]
     with pytest.raises(InputError, match="not finished"):
         load_image_cache(tmp_path / "cut")
     calls.clear()
     prepare_nsd_images(root, tmp_path / "cut", IDS, size=6)
-    assert calls == [[0], [21, 29]]
+    assert calls == [[0, 29], [21, 29]]
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
     calls.clear()
     prepare_nsd_images(root, tmp_path / "cut", IDS, size=6)
@@ -113,3 +113,12 @@ def test_unknown_images_and_missing_files(root, tmp_path):
         prepare_nsd_images(root, tmp_path / "x", ["a"], size=6)
     with pytest.raises(InputError, match=r"a folder with .*nsd_stimuli.hdf5; got no such file"):
         prepare_nsd_images(tmp_path, tmp_path / "y", IDS, size=6)
+
+
+@pytest.mark.parametrize("wrong", [dict(image_ids=[0, 99]), dict(size=60), dict(root="nowhere")])
+def test_what_could_not_be_read_does_not_claim_the_folder(root, tmp_path, wrong):
+    right = dict(root=root, folder=tmp_path / "x", image_ids=IDS, size=np.int64(6))
+    with pytest.raises(InputError):
+        prepare_nsd_images(**{**right, **wrong})
+    images, _ = prepare_nsd_images(**right)
+    np.testing.assert_array_equal(images, load_nsd_images(root, sorted(set(IDS)), size=6))

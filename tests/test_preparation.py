@@ -448,6 +448,29 @@ def test_what_was_done_is_not_done_again(root, tmp_path, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "b").iterdir()}
 
 
+@pytest.mark.parametrize("n_bytes", [0, 100, 300])
+def test_a_session_that_a_power_cut_left_short_is_read_again(root, tmp_path, monkeypatch, n_bytes):
+    prepare_nsd(root, 1, tmp_path / "whole", space=SPACE)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_write_averages", None)
+        with pytest.raises(TypeError):
+            prepare_nsd(root, 1, tmp_path / "cut", space=SPACE)
+    session = tmp_path / "cut" / WORK / "session03.npy"
+    session.write_bytes(session.read_bytes()[:n_bytes])
+    prepare_nsd(root, 1, tmp_path / "cut", space=SPACE)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_other_hidden_files_stay(root, tmp_path):
+    folder = tmp_path / "store"
+    (folder / ".a-folder.d").mkdir(parents=True)
+    (folder / ".pre-commit-config.yaml").write_text("mine")
+    (folder / ".responses-ab12_xyz.npy").write_text("begun")
+    prepare_nsd(root, 1, folder, space=SPACE)
+    hidden = {path.name for path in folder.glob(".*")}
+    assert hidden == {".a-folder.d", ".pre-commit-config.yaml"}
+
+
 def test_a_damaged_store_is_made_again(root, tmp_path, monkeypatch):
     folder = tmp_path / "store"
     prepare_nsd(root, 1, folder, space=SPACE)

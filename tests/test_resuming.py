@@ -1,6 +1,7 @@
 """A training that was cut short ends with the weights of one that was not, bit by bit."""
 
 import json
+import math
 import signal
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from neuroigc._validation import InputError
-from neuroigc.models import NeuralClassifier, NeuralDecoder, NeuralEncoder, resuming
+from neuroigc.models import NeuralClassifier, NeuralDecoder, NeuralEncoder, resuming, training
 from neuroigc.models.resuming import Checkpoint
 
 OPTIONS = {"max_epochs": 6, "batch_size": 16, "device": "cpu", "dropout": 0.3, "patience": 2}
@@ -143,6 +144,8 @@ def test_two_processes_go_on_after_one_was_killed(tmp_path):
         (dict(max_epochs=7), "max_epochs"),
         (dict(accumulate=1), "accumulate"),
         (dict(hidden=(8, 9)), "network"),
+        (dict(dropout=0.6), "layers"),
+        (dict(activation="relu"), "layers"),
         (dict(validation_fraction=0.2), "samples, validation samples"),
     ],
 )
@@ -154,6 +157,36 @@ def test_other_settings_are_refused(changed, what, tmp_path):
     assert (tmp_path / "x").read_bytes() == before
     # What has no influence on the weights may change.
     fit(make("decoder", n_workers=0), "decoder", checkpoint=tmp_path / "x")
+
+
+def test_goes_on_after_a_validation_loss_that_is_none(tmp_path, monkeypatch):
+    """The first is NaN; the weights are those of the least that is known."""
+    evaluate, n_calls = training._evaluate, []
+
+    def watched(*args):
+        n_calls.append(1)
+        return math.nan if len(n_calls) == 1 else evaluate(*args)
+
+    monkeypatch.setattr(training, "_evaluate", watched)
+    whole, again = (
+        fit(make("decoder", max_epochs=3, patience=5), "decoder", checkpoint=tmp_path / name)
+        for name in ("x", "x")
+    )
+    assert math.isnan(again.history_["validation_loss"][0])
+    n_calls.clear()
+    save = Checkpoint.save
+
+    def stop(self, progress):
+        save(self, progress)
+        if progress.n_epochs == 1 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise Stop
+
+    monkeypatch.setattr(Checkpoint, "save", stop)
+    with pytest.raises(Stop):
+        fit(make("decoder", max_epochs=3, patience=5), "decoder", checkpoint=tmp_path / "y")
+    resumed = fit(make("decoder", max_epochs=3, patience=5), "decoder", checkpoint=tmp_path / "y")
+    assert torch.equal(bits(resumed), bits(whole))
 
 
 def test_other_data_are_refused(tmp_path):

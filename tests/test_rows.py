@@ -72,6 +72,13 @@ def test_offsets_of_headerless_maps(rng, tmp_path):
     np.testing.assert_array_equal(StackedRows([(mapped, [5, 1], None)])[:], values[[5, 1]])
 
 
+def test_changes_to_a_copy_on_write_map_count(rng, tmp_path):
+    np.save(tmp_path / "x.npy", rng.normal(size=(6, 3)))
+    array = np.load(tmp_path / "x.npy", mmap_mode="c")
+    array *= 10
+    np.testing.assert_array_equal(StackedRows([(array, None, None)])[:], array)
+
+
 def test_neighbours_are_read_at_once_and_maps_not_touched(stores, monkeypatch):
     stack, reads, read = StackedRows(stores[:1]), [], os.preadv
 
@@ -120,6 +127,9 @@ def test_refusals(stores):
         StackedRows([(array, [0, 5], None)])
     with pytest.raises(InputError, match=r"columns of parts: expected indices .*, from -1 to 2"):
         StackedRows([(array, None, [2, -1])])
+    for wrong in (np.arange(5) > 2, [0.5, 1.0]):
+        with pytest.raises(InputError, match=r"rows of parts: .*, a mask or fractions"):
+            StackedRows([(array, wrong, None)])
     with pytest.raises(InputError, match=r"parts: expected arrays \(n_rows, n_columns\)"):
         StackedRows([(array[0], None, None)])
     stack = StackedRows([(array, None, None)])

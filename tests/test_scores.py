@@ -121,6 +121,21 @@ def test_correlations_and_maps_are_shares_of_the_ceiling(rng):
     np.testing.assert_allclose(normalised_correlation(maps, ceiling).sum((1, 2)), whole)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.float16])
+def test_small_types_of_numbers_do_not_overflow(rng, dtype):
+    scale = 1 if dtype is bool else 100
+    f, y = (scale * rng.random((2, 50, 2)) + 0.5).astype(dtype)
+    f[:3], y[:3] = (False, True) if dtype is bool else (250, 1)
+    f, y = (f, y) if dtype is not np.float16 else (8 * f, 8 * y)
+    y[::2] = y[::2] // 2 if dtype is not bool else ~y[::2]
+    f[1::4] = f[1::4] // 2 if dtype is not bool else ~f[1::4]
+    found = correlation_scores(f, y)
+    expected = correlation_scores(f.astype(float), y.astype(float))
+    np.testing.assert_array_equal(found.r, expected.r)
+    np.testing.assert_array_equal(found.r2, expected.r2)
+    np.testing.assert_array_equal(found.r2_interval, expected.r2_interval)
+
+
 def test_bad_input_is_named():
     with pytest.raises(InputError, match=r"of one shape; got shapes \(4, 2\) and \(4, 1\)"):
         correlation_scores(np.zeros((4, 2)), np.zeros((4, 1)))
@@ -128,6 +143,13 @@ def test_bad_input_is_named():
         correlation_scores(np.zeros(4), np.full(4, np.nan))
     with pytest.raises(InputError, match="clusters: expected at least four independent"):
         correlation_scores(np.arange(6.0), np.arange(6.0), clusters=[0, 0, 1, 1, 2, 2])
+    with pytest.raises(InputError, match="at least one output; got shape"):
+        correlation_scores(np.zeros((6, 0)), np.zeros((6, 0)))
+    for level in (0, 1.5):
+        with pytest.raises(InputError, match="level: expected a number between 0 and 1"):
+            correlation_scores(np.arange(6.0), np.arange(6.0), level=level)
+        with pytest.raises(InputError, match="level: expected a number between 0 and 1"):
+            correlation_interval(0.1, 30, level=level)
     with pytest.raises(InputError, match="n_samples: expected more than 3; got 3"):
         correlation_interval(0.1, 3)
     with pytest.raises(InputError, match=r"correlation: expected values from -1 to 1; got 1\.2"):

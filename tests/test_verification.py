@@ -200,6 +200,27 @@ def test_choices_that_do_not_fit(study, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
+def test_coarser_templates_are_looked_for_in_fsaverage(tmp_path, capsys):
+    """As `prepare` does it: the release holds neither betas nor labels of fsaverage5."""
+    text = STUDY.replace("truth = true\n", "").replace('mask = "all"', 'mask = "nsdgeneral"')
+    (tmp_path / "study.toml").write_text(text.format(root=tmp_path))
+    command = ["verify", "nsd", str(tmp_path), "--study", str(tmp_path / "study.toml"), "--quiet"]
+    labels = {side: np.arange(7) % 2 for side in ("left", "right")}
+    for own in (False, True):  # on the subject's own surface they are of no use here
+        if own:
+            write_labels(tmp_path, "subj01", "streams", labels, {1: "early"})
+        assert main(command) == 2
+        said = capsys.readouterr().out
+        for wanted in (
+            "subj01/fsaverage/betas_fithrf_GLMdenoise_RR/rh.betas_session02.mgh",
+            "subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.ncsnr.mgh",
+            "freesurfer/fsaverage/label/lh.nsdgeneral.mgz",
+            "freesurfer/fsaverage/label/rh.streams.mgz",
+        ):
+            assert wanted in said
+        assert "fsaverage5" not in said
+
+
 def test_long_lists_are_cut(study, capsys):
     assert main(["verify", "nsd", str(study), "--subjects", "1", "--quiet"]) == 2
     said = capsys.readouterr().out

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from neuroigc._mgh import read_mgh
 from neuroigc._validation import InputError
 from neuroigc.cli.config import load_config
-from neuroigc.datasets._paths import PREFIXES, label_folder
+from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, label_folder
+from neuroigc.datasets._sessions import TEMPLATE, source_space
 from neuroigc.datasets.manifest import FileEntry, load_manifest, verify
 from neuroigc.datasets.requirements import require_algonauts, require_nsd
 
@@ -72,8 +74,8 @@ def _required(options):
     if "subjects" not in given:
         raise InputError("--subjects", expected="the subjects to look for", got="none")
     if options.dataset == "nsd":
-        files = require_nsd(**given, labels=labels, invented=invented)
-        return files + _areas(options.root, given, classes or ())
+        files = _nsd_files(options.root, given, labels, invented)
+        return files + _areas(options.root, given, classes or (), invented)
     if options.dataset == "algonauts2023":
         return require_algonauts(subjects=given["subjects"], classes=classes, invented=invented)
     raise InputError(
@@ -83,21 +85,52 @@ def _required(options):
     )
 
 
-def _areas(root, given, atlases):
+def _nsd_files(root, given, labels, invented):
+    """Return what a study needs of the release, where coarser templates are part of fsaverage."""
+    space = given.get("space", TEMPLATE)
+    found = {}
+    for subject in given["subjects"]:
+        source = source_space(root, subject, space, given.get("beta_version", BETA_VERSION))
+        wanted = {**given, "subjects": [subject], "space": source}
+        found |= {entry.path: entry for entry in require_nsd(**wanted, invented=invented)}
+    for name in labels:
+        owner = _owner_of_labels(root, space, name, invented)
+        entries = require_nsd(subjects=[], space=owner, labels=[name])
+        found |= {entry.path: entry for entry in entries if entry.role == "atlas"}
+    return list(found.values())
+
+
+def _owner_of_labels(root, space, name, invented):
+    """Return the template whose labels are used; the release has those of fsaverage alone."""
+    there = {owner: label_folder(root, owner) / f"lh.{name}.mgz" for owner in (space, TEMPLATE)}
+    nests = space in SURFACE_VERTICES and not there[space].is_file()
+    return TEMPLATE if nests and (there[TEMPLATE].is_file() or not invented) else space
+
+
+def _areas(root, given, atlases, invented):
     """Return the labels of each subject, or the group's where the subject has none."""
     found = {}
     for name in atlases:
         if "{" in name:
             continue
         for subject in given["subjects"]:
-            owners = (f"subj{subject}", given["space"])
+            group = _owner_of_labels(root, given["space"], name, invented)
+            owners = (f"subj{subject}", group)
             folders = [label_folder(Path(), owner) for owner in owners]
             names = [f"{prefix}.{name}.mgz" for prefix in PREFIXES.values()]
-            own = (root / folders[0] / names[0]).is_file()
+            own = _is_of(root / folders[0] / names[0], given["space"])
             folder, part = (folders[0], owners[0]) if own else (folders[1], "")
             for path in (*(folder / file for file in names), folder / f"{name}.mgz.ctab"):
                 found[path.as_posix()] = FileEntry(path.as_posix(), "atlas", part)
     return list(found.values())
+
+
+def _is_of(path, space):
+    """Tell whether labels are there and, unless they are damaged, lie on a template."""
+    try:
+        return path.is_file() and read_mgh(path).size == SURFACE_VERTICES.get(space)
+    except InputError:
+        return True
 
 
 def _print_files(groups, *, every):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from neuroigc._validation import InputError
 __all__ = ["begin_work", "check_settings", "end_work"]
 
 WORK, SETTINGS = ".work", "settings.json"
+# What atomic_path begins of arrays and descriptions; other hidden files are the user's.
+HALF = re.compile(r"\.[a-z0-9_]+-[a-z0-9_]{8}\.(npy|json)")
 
 
 def begin_work(folder: Path, settings: dict[str, Any]) -> Path:
@@ -35,8 +38,9 @@ def begin_work(folder: Path, settings: dict[str, Any]) -> Path:
         work.mkdir()
         with atomic_path(work / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings), encoding="utf-8")
-    for half in (*folder.glob(".*-*.*"), *work.glob(".*-*.*")):  # what atomic_path began
-        half.unlink()
+    for half in (*folder.iterdir(), *work.iterdir()):
+        if HALF.fullmatch(half.name) and half.is_file():
+            half.unlink()
     return work
 
 

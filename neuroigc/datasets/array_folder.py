@@ -32,7 +32,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -245,6 +245,7 @@ class _Files:
 
     def _dataset(self, path: Path, file: str, inner: str) -> np.ndarray:
         if path not in self.archives:
-            names = [name for other, _, name in self.places if other == file]
+            same = PurePosixPath(file)  # "./x.h5" is "x.h5"
+            names = [name for other, _, name in self.places if PurePosixPath(other) == same]
             self.archives[path] = read_hdf5(path, names)
         return self.archives[path][inner]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,7 @@ def prepare_nsd_images(
         As :func:`neuroigc.datasets.load_nsd_images`; also if the folder holds other images.
     """
     path = _paths.stimuli_path(root)
-    settings = {"size": size, "gray": gray}
+    settings = {"size": None if size is None else int(size), "gray": bool(gray)}
     if path.is_file():
         settings["file"] = file_identity(path, root)
     read = partial(load_nsd_images, root, size=size, gray=gray)
@@ -103,9 +104,11 @@ def cache_images(
     settings = {"neuroigc": __version__, "sha256_of_image_ids": numbers, **settings}
     folder = make_output_folder(folder, "folder")
     if (cached := _finished(folder, settings)) is None:
+        # What cannot be read at all should not claim the folder. The last has the highest number.
+        shape = read(ids[[0, -1]] if len(ids) else ids)[0].shape
         work = begin_work(folder, settings)
         store.reopen_store(folder, KIND)
-        _append_images(work / PART, ids, read, progress)
+        _append_images(work / PART, ids, shape, read, progress)
         store.write_array(folder / "image_ids.npy", ids)
         (work / PART).replace(folder / "images.npy")
         store.close_store(folder, KIND, ["images", "image_ids"], {"settings": settings})
@@ -139,16 +142,21 @@ def _finished(folder: Path, settings: dict[str, Any]) -> tuple[Images, Ids] | No
     return cached
 
 
-def _append_images(path: Path, ids: Ids, read: Callable[[Ids], Images], progress: bool) -> None:
+def _append_images(
+    path: Path,
+    ids: Ids,
+    shape: tuple[int, ...],
+    read: Callable[[Ids], Images],
+    progress: bool,
+) -> None:
     """Append images to a ``.npy`` file whose length says how many there are already."""
-    (first,) = read(ids[:1])
     header = io.BytesIO()
-    array = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), *first.shape)}
+    array = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), *shape)}
     np.lib.format.write_array_header_1_0(header, array)
-    start = len(header.getvalue())
+    start, image_bytes = len(header.getvalue()), 4 * math.prod(shape)
     with path.open("ab") as file:
-        n_done = max(0, file.tell() - start) // first.nbytes
-        file.truncate(start + n_done * first.nbytes if n_done else 0)
+        n_done = max(0, file.tell() - start) // image_bytes
+        file.truncate(start + n_done * image_bytes if n_done else 0)
         if not n_done:
             file.write(header.getvalue())
         blocks = range(n_done, len(ids), BLOCK_IMAGES)

@@ -22,7 +22,7 @@ from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._paths import BETA_VERSION, StrPath
 from neuroigc.datasets._release import Mask, NsdSubject, open_nsd
 from neuroigc.datasets._work import begin_work, check_settings, end_work
-from neuroigc.datasets.store import reopen_store, write_array, writing_array
+from neuroigc.datasets.store import array_header, reopen_store, write_array, writing_array
 from neuroigc.datasets.subjects import KIND, RESPONSE_DTYPES, SubjectData, write_rest
 
 __all__ = ["prepare_nsd", "prepare_opened"]
@@ -124,10 +124,19 @@ def _session_path(work: Path, session: int) -> Path:
 
 
 def _write_sessions(plan: NsdSubject, work: Path, progress: bool) -> None:
-    missing = [session for session in plan.files if not _session_path(work, session).exists()]
+    missing = [s for s in plan.files if not _is_whole(_session_path(work, s), plan)]
     for session, betas in plan.read(missing, progress=progress):
         write_array(_session_path(work, session), betas)
         del betas
+
+
+def _is_whole(path: Path, plan: NsdSubject) -> bool:
+    """Tell whether a session's trials are there; a power cut may leave a file without its end."""
+    try:
+        found = array_header(path)
+    except InputError:
+        return False
+    return found == ((plan.n_trials, plan.n_columns), np.dtype(np.float32))
 
 
 class _Trials:

@@ -169,9 +169,14 @@ class _Part:
 
 
 def _open(array: npt.NDArray[Any]) -> int | None:
-    """Open the file behind a memory map; of what is no whole map, return None."""
+    """Open the file behind a memory map; of what is no whole map, return None.
+
+    Changes to a copy-on-write map are in memory alone.
+    """
     is_whole_map = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
     if not (is_whole_map and array.filename and array.flags.c_contiguous and array.size):  # type: ignore[attr-defined]
+        return None
+    if array.mode == "c":  # type: ignore[attr-defined]
         return None
     return os.open(array.filename, os.O_RDONLY)  # type: ignore[attr-defined]
 
@@ -179,12 +184,15 @@ def _open(array: npt.NDArray[Any]) -> int | None:
 def _indices(what: str, indices: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int64]:
     if indices is None:
         return np.arange(n)
-    array = np.asarray(indices, dtype=np.int64)
-    if array.ndim != 1 or (len(array) and not (array.min() >= 0 and array.max() < n)):
+    array = np.asarray(indices)
+    whole = array.dtype.kind in "iu" or not array.size
+    array = array.astype(np.int64)
+    if not whole or array.ndim != 1 or (len(array) and (array.min() < 0 or array.max() >= n)):
         raise InputError(
             f"{what} of parts",
             expected=f"indices from 0 to {n - 1}",
             got=f"shape {array.shape}"
-            + (f", from {array.min()} to {array.max()}" if array.size else ""),
+            + (f", from {array.min()} to {array.max()}" if array.size else "")
+            + ("" if whole else ", a mask or fractions"),
         )
     return array

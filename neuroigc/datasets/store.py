@@ -20,6 +20,7 @@ from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 
 __all__ = [
+    "array_header",
     "close_store",
     "describe_array",
     "read_description",

@@ -133,9 +133,9 @@ class Checkpoint:
         progress.history, progress.best_epoch = header["history"], header["best_epoch"]
         progress.generator.bit_generator.state = header["generator"]
         progress.network.load_state_dict(tensors["network"])
-        losses = [loss for loss in progress.history["validation_loss"] if loss is not None]
-        progress.lowest = min(losses, default=math.inf)
         if "best" in tensors:
+            # Not the least of all: one of them may be NaN.
+            progress.lowest = progress.history["validation_loss"][progress.best_epoch]
             progress.best = {key: v.to(self.device) for key, v in tensors["best"].items()}
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors["optimizer"].items():
@@ -164,6 +164,8 @@ def describe(network: nn.Module, samples: Samples, validation: Samples | None) -
         "network": _digest(value.cpu().numpy() for value in network.state_dict().values()),
         "samples": _digest(_traits(samples)),
         "validation samples": "" if validation is None else _digest(_traits(validation)),
+        # Of what has no weights, as dropout and activations.
+        "layers": repr(network),
     }
 
 

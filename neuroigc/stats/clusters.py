@@ -246,11 +246,22 @@ def cluster_test(
             got=f"shape {null.shape}" if null.ndim != 2 or len(null) < 2 else "NaN or infinity",
         )
     areas = np.ones(null.shape[1]) if areas is None else np.asarray(areas, dtype=float)
-    if len(areas) != null.shape[1] or edges.max(initial=0) >= null.shape[1]:
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
+        raise InputError(
+            "edges",
+            expected="whole numbers (n_edges, 2), as of mesh_edges",
+            got=f"{edges.dtype} of shape {edges.shape}",
+        )
+    if (
+        len(areas) != null.shape[1]
+        or edges.max(initial=0) >= null.shape[1]
+        or edges.min(initial=0) < 0
+    ):
         raise InputError(
             "edges and areas",
             expected=f"those of a mesh of {null.shape[1]} vertices",
-            got=f"{len(areas)} areas, and vertices up to number {edges.max(initial=0)}",
+            got=f"{len(areas)} areas, and vertices from number {edges.min(initial=0)} "
+            f"to {edges.max(initial=0)}",
             fix="mesh_edges(faces, vertices=...) chooses the vertices of a map.",
         )
     deviation = np.ones(null.shape[1])

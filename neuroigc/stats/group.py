@@ -113,7 +113,8 @@ def sign_flip_test(values: ArrayLike, *, n_flips: int = 9999, seed: int = 0) -> 
         part = slice(start, start + step)
         sizes = np.abs(_t_values(signs, filled[:, part], n[part]))
         larger[part] = (sizes >= sizes[0] - _ROUNDING * (1 + sizes[0])).sum(0)
-        largest = np.maximum(largest, sizes.max(1, initial=0))
+        # A single value has no error, so that its t would surpass all others' whatever its sign.
+        largest = np.maximum(largest, sizes[:, n[part] > 1].max(1, initial=0))
     t = _t_values(signs[:1], filled, n)[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = filled.sum(0) / n

@@ -74,6 +74,8 @@ def correlation_interval(
     """
     if not n_samples > 3:
         raise InputError("n_samples", expected="more than 3", got=repr(n_samples))
+    if not 0 < level < 1:
+        raise InputError("level", expected="a number between 0 and 1", got=repr(level))
     r = np.asarray(correlation, dtype=float)
     if (np.abs(r) > 1).any():
         raise InputError(
@@ -122,6 +124,12 @@ def correlation_scores(
     for name, values in (("predictions", f), ("targets", y)):
         if not np.isfinite(values).all():
             raise InputError(name, expected="finite numbers", got="NaN or infinity")
+    if not 0 < level < 1:
+        raise InputError("level", expected="a number between 0 and 1", got=repr(level))
+    if not f.size:
+        raise InputError("predictions", expected="at least one output", got=f"shape {f.shape}")
+    # Whole numbers of few bits, and half precision, overflow in squares.
+    f, y = (a if a.dtype.kind == "f" and a.itemsize > 2 else a.astype(float) for a in (f, y))
     labels = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(labels)
     if len(sizes) < 4:
