@@ -42,7 +42,7 @@ images = np.stack(
     [prepare_image(make_scene(0, number, size=48).pixels) for number in range(counts[-1])]
 )
 levels = (0.3, 0.5, 0.8)
-n_phantoms = 100 if FAST else 200
+n_phantoms = 140 if FAST else 200
 phantoms = [
     make_phantoms(
         images, extent_deg=EXTENT_DEG, n_repeats=2, ncsnr=level, n_phantoms=n_phantoms, seed=seed
