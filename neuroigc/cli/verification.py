@@ -7,7 +7,8 @@ from pathlib import Path
 
 from neuroigc._validation import InputError
 from neuroigc.cli.config import load_config
-from neuroigc.datasets._paths import PREFIXES, label_folder
+from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, label_folder
+from neuroigc.datasets._sessions import source_space
 from neuroigc.datasets.manifest import FileEntry, load_manifest, verify
 from neuroigc.datasets.requirements import require_algonauts, require_nsd
 
@@ -72,6 +73,7 @@ def _required(options):
     if "subjects" not in given:
         raise InputError("--subjects", expected="the subjects to look for", got="none")
     if options.dataset == "nsd":
+        given = _files_of(options.root, given)
         files = require_nsd(**given, labels=labels, invented=invented)
         return files + _areas(options.root, given, classes or ())
     if options.dataset == "algonauts2023":
@@ -81,6 +83,16 @@ def _required(options):
         expected="nsd or algonauts2023, of which parts can be chosen",
         got=options.dataset,
     )
+
+
+def _files_of(root, given):
+    """Return what is asked for with the space of the files that hold it: fsaverage's nest."""
+    if "space" not in given:
+        return given
+    version = given.get("beta_version", BETA_VERSION)
+    spaces = {source_space(root, str(s), given["space"], version) for s in given["subjects"]}
+    # Where some subject has files of its own in this space, all are to.
+    return given if given["space"] in spaces else given | {"space": spaces.pop()}
 
 
 def _areas(root, given, atlases):
