@@ -204,7 +204,9 @@ n_dropped = sum(data.n_dropped.values())
 
 design = loadmat(nsd / "nsddata" / "experiments" / "nsd" / "nsd_expdesign.mat")
 first_image = int(design["subjectim"][2, int(design["masterordering"][0, 0]) - 1]) - 1
-print(f"image of the first trial: {first_image}, here in row {np.searchsorted(data.image_ids, first_image)}")
+print(
+    f"image of the first trial: {first_image}, here in row {np.searchsorted(data.image_ids, first_image)}"
+)
 
 # %% [markdown]
 # ## Train, attribute, tabulate, fit, report
@@ -349,7 +351,9 @@ print(f"z-scores differ by at most {native_gap:.3f}, from rounding to a 300th an
 # share of r; red ones add to it, blue ones take from it. Contrast is carried by V1.
 
 # %%
-name = "sub-01_hemi-{hemi}_space-fsaverage_den-10k_desc-luminanceContrast_stat-igc_statmap.shape.gii"
+name = (
+    "sub-01_hemi-{hemi}_space-fsaverage_den-10k_desc-luminanceContrast_stat-igc_statmap.shape.gii"
+)
 contrast = SurfaceMap.load(study / "sub-01" / name)
 areas = drawn.merge({"V1": ["V1v", "V1d"], "V2": ["V2v", "V2d"], "V3": ["V3v", "V3d"]})
 r = contrast.metadata["Correlation"]
