@@ -7,14 +7,14 @@
 # layout. About two minutes on one core.
 #
 # **What the real release takes.** A session is two files of 491.5 MB, one for each hemisphere.
-# Subjects came for 30 to 40 sessions, so one takes 60 to 80 files and 29 to 39 GB, all eight 568
-# files and 279 GB. To them come the stimuli (one file, 37 GB), which all subjects share, and some
-# MB of design and labels. A few subjects, or the first ten sessions of each (10 GB), are enough to
-# begin with. Preparing a session takes little longer than reading its files, and half a gigabyte
-# of memory however many there are; what comes out for a subject with 10,000 images is
-# 1.5 GB at the 37,984 vertices of `nsdgeneral`, or half of that with `dtype = "float16"`.
-# A decoder of eight subjects was trained from such files in 0.9 GiB of memory. How this was measured:
-# `tests/benchmarks/RESULTS.md`.
+# Subjects came for 30 to 40 sessions, so that one of them takes 60 to 80 files and 29 to 39 GB, and
+# all eight 568 files and 279 GB. To these come the stimuli (one file of 37 GB for all subjects) and
+# some MB of design, labels and noise ceilings. A few subjects, or ten sessions of each (10 GB), do
+# to begin with. Preparing takes less than twice as long as reading the files, and half a gigabyte
+# of memory however many there are. A subject with 10,000 images becomes 1.5 GB at the 37,984
+# vertices of `nsdgeneral`, or half of that with `dtype = "float16"`, and until it is done needs
+# 4.6 GB more for the 30,000 trials. A decoder of eight subjects takes 0.9 GiB of memory to train
+# from that. How times and memory were measured: `tests/benchmarks/RESULTS.md`.
 
 # %%
 import os
@@ -107,9 +107,10 @@ write_betas(nsd, "03", N_SESSIONS, unmeasured, space="fsaverage5")
 # ## The study
 #
 # One file says everything. For the real release, leave out the line `truth`, which says that these
-# data are invented, and the two tables of small networks; `space = "fsaverage"` takes all vertices
-# of it, `space = "fsaverage5"` every sixteenth, out of the same files. `sessions` are the first so many;
-# without it, all there are.
+# data are invented, and what makes them quick: `sessions`, which are the first so many (without it
+# all there are), `max_gradients`, `tolerance`, `n_phantoms`, `image_size` and the two tables of
+# networks. `space = "fsaverage"` takes all vertices, `space = "fsaverage5"` every sixteenth of
+# them, out of the same files.
 
 # %%
 (here / "study.toml").write_text(f"""
@@ -132,7 +133,7 @@ V3 = ["V3v", "V3d"]
 
 [decoding]
 features = ["luminance_contrast", "one_over_f_slope"]
-max_gradients = 8
+max_gradients = {8 if FAST else 16}
 tolerance = 0.001
 
 [decoding.network]
@@ -166,9 +167,10 @@ run("neuroigc verify nsd nsd --study study.toml --quiet", hide="unverified")
 # %% [markdown]
 # ## Prepare
 #
-# Trials become one row per image: z-scored in each session and averaged over repeats. What of a
-# real release this may take an evening, so here it is killed once it is done with the first
-# subject. Whoever starts again by mistake is stopped; with `--resume` it goes on where it was.
+# Trials become one row per image: z-scored in each session and averaged over repeats. Of a
+# real release this takes a while, so here it is killed once it is done with the first subject.
+# Whoever starts again by mistake is stopped; with `--resume` it goes on where it was. (The median
+# noise ceiling is 0 because most vertices of this invention respond to nothing.)
 
 # %%
 line = "neuroigc prepare study.toml --out study"
@@ -181,13 +183,13 @@ kept = (here / "study" / "prepared" / "sub-01" / "responses.npy").stat().st_mtim
 run("neuroigc prepare study.toml --out study --quiet", status=2)
 run("neuroigc prepare study.toml --out study --resume")
 kept_on = kept == (here / "study" / "prepared" / "sub-01" / "responses.npy").stat().st_mtime_ns
-print("Subject 01 was not prepared again:", kept_on)
+print("subject 01 was not prepared again:", kept_on)
 
 # %% [markdown]
 # Each line says what was kept. Three mistakes that are easily made with these files were not:
 #
 # - **Units.** Betas on fsaverage are percent signal change as they are. Those on the subjects' own
-#   surfaces, and in volumes, are whole numbers of a 300th of a percent. Dividing the former by
+#   surfaces, and in volumes, are whole numbers of a 300th of a percent. To divide the former by
 #   300 is an error that no shape gives away.
 # - **Numbers of images.** `nsd_expdesign.mat` counts from 1; the rows of `nsd_stimuli.hdf5`, and
 #   the table of images, from 0. Here they all are rows, from 0.
@@ -195,6 +197,7 @@ print("Subject 01 was not prepared again:", kept_on)
 #   counted and told, rather than averaged over fewer trials or turned into 0.
 #
 # In Python, a prepared subject is a few arrays. The responses stay on disk until they are used.
+# Of the images, the design's own numbers lead to the same row.
 
 # %%
 data = SubjectData.load(here / "study" / "prepared" / "sub-03")
@@ -204,9 +207,8 @@ n_dropped = sum(data.n_dropped.values())
 
 design = loadmat(nsd / "nsddata" / "experiments" / "nsd" / "nsd_expdesign.mat")
 first_image = int(design["subjectim"][2, int(design["masterordering"][0, 0]) - 1]) - 1
-print(
-    f"image of the first trial: {first_image}, here in row {np.searchsorted(data.image_ids, first_image)}"
-)
+row = np.searchsorted(data.image_ids, first_image)
+print(f"the first trial's image is {first_image}, in row {row} of the responses")
 
 # %% [markdown]
 # ## Train, attribute, tabulate, fit, report
@@ -307,8 +309,6 @@ least_p = float(group["p"].min())
 fields = load_table("prf.tsv")
 columns = ["hemisphere", "vertex", "roi", "x_deg", "x_low", "x_high", "y_deg", "size_deg", "status"]
 print(fields[columns].round(2).head(4).to_string(index=False))
-v1 = fields[(fields["roi"] == "V1") & (fields["status"] == "ok")]
-r_eccentricity = float(np.hypot(v1["true_x_deg"], v1["true_y_deg"]).corr(v1["eccentricity_deg"]))
 
 # %% [markdown]
 # ## Other surfaces, other betas
