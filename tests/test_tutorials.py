@@ -61,6 +61,7 @@ def test_tutorials_are_found():
     names = {path.stem for path in TUTORIALS}
     assert names >= {"plot_digits", "plot_haxby_decoding", "plot_szinte_prf"}
     assert names >= {"plot_any_torch_model", "plot_accuracy_against_cost"}
+    assert "plot_nsd_download_to_maps" in names
 
 
 @pytest.mark.slow
@@ -85,6 +86,19 @@ def test_v1_carries_contrast_and_areas_add_up(results):
     assert found["v1_leads"]
     assert found["largest_gap"] <= 0.01
     assert found["partition_error"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_commands_lead_from_a_download_to_maps(results):
+    found = results("plot_nsd_download_to_maps")
+    assert found["kept_on"]
+    assert found["n_dropped"] == 40
+    assert found["shard_gap"] <= 1e-4
+    assert found["sum_gap"] <= 1e-6
+    assert found["lowest_r"] >= 0.3  # the short version has 480 images a subject
+    assert found["least_p"] == 0.25
+    assert found["native_gap"] <= 0.02
+    assert found["v1_leads"]
 
 
 @pytest.mark.slow

@@ -78,6 +78,24 @@ def test_a_whole_study(check):
     assert "header and size fit; no hash is known" in said.out
 
 
+def test_files_on_fsaverage_serve_a_study_on_what_nests_in_it(check, study):
+    n_fine, space = 163842, "fsaverage"
+    shutil.rmtree(study / BETAS)
+    shutil.rmtree(study / "nsddata" / "freesurfer" / "fsaverage5")
+    (study / BETAS).parent.rmdir()
+    ones = dict.fromkeys(("left", "right"), np.ones(n_fine))
+    for session in (1, 2):
+        betas = {side: np.ones((n_fine, N_TRIALS)) for side in ones}
+        write_betas(study, 1, session, betas, space=space)
+    write_ncsnr(study, 1, ones, space=space)
+    write_labels(study, space, "streams", ones, {1: "early"})
+    code, said = check()
+    assert code == 0, said.out
+    assert "12 of 12 files are there and fit" in said.out
+    assert "/fsaverage/" in said.out
+    assert "/fsaverage5/" not in said.out
+
+
 def test_deep_checks_count_what_is_no_number(check):
     code, said = check("--deep")
     assert code == 0
