@@ -171,6 +171,8 @@ def test_leaves_the_network_as_it_was_and_keeps_results(network, images, tmp_pat
         ({"targets": np.zeros((N, 2))}, r"targets: expected shape \(60, 5\)"),
         ({"targets": np.zeros((N, N_OUTPUTS))}, "constant"),
         ({"targets": np.zeros((N - 1, N_OUTPUTS))}, "59"),
+        ({"targets": np.full((N, N_OUTPUTS), np.nan)}, "targets: expected finite numbers"),
+        ({"images": np.ones((N, 12, SIZE), np.float32)}, r"inputs: .*; got shape \(12, 16\)"),
         ({"images": np.full((N, SIZE, SIZE), np.nan, np.float32)}, "inputs: expected finite"),
     ],
 )

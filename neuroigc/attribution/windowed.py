@@ -27,8 +27,9 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count, check_same_length
 from neuroigc.attribution.gradients import borrow, choose_device
 from neuroigc.attribution.keys import digest_rows
+from neuroigc.attribution.problem import checked_targets
 from neuroigc.attribution.results import IGCResult
-from neuroigc.attribution.samples import Samples, check_finite, choose_dtype, numbers
+from neuroigc.attribution.samples import Samples, check_finite, choose_dtype
 
 __all__ = ["WindowedNetwork", "window_correlation"]
 
@@ -113,7 +114,7 @@ def window_correlation(
                 "n_shifts", expected=f"at most half of the {n} samples", got=str(n_shifts)
             )
         work = _Work(borrowed, samples, n_shifts, n_points, batch_size, seed, progress)
-        y = None if targets is None else numbers(targets, "targets").astype(np.float64)
+        y = None if targets is None else checked_targets(targets)
         if y is not None and y.shape != (n, work.n_outputs):
             raise InputError(
                 "targets", expected=f"shape ({n}, {work.n_outputs})", got=f"shape {y.shape}"
@@ -184,7 +185,15 @@ class _Work:
         self.groups = np.array_split(np.arange(n), min(N_SAMPLE_GROUPS, n // 2))
         self.inside, self.scene = network.window_weights()
         self.n_outputs, self.n_features, _ = self.inside.shape
-        self.shape = tuple(network.features(self._inputs(np.arange(1))).shape[2:])
+        found = network.features(self._inputs(np.arange(1))).shape[1:]
+        if (found[0], found[1:].numel()) != self.inside.shape[1:]:
+            raise InputError(
+                "inputs",
+                expected="images of the size that the network was made for",
+                got=f"shape {samples.shape}",
+                fix="The windows lie on the grid of features of those.",
+            )
+        self.shape = tuple(found[1:])
         width = max(1, MOST_NUMBERS // n)
         self.output_slices = [
             slice(v, min(v + width, self.n_outputs)) for v in range(0, self.n_outputs, width)
