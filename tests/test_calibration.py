@@ -378,6 +378,7 @@ def test_what_cannot_be_learned_from_is_named(rng, change, options, message):
     [
         (lambda f: f.calibrated(1.2), {}, "fields: expected fields of maps"),
         (lambda f: replace(f, extent_deg=(8.4, 6.0)), {}, "maps of the same extent"),
+        (lambda f: f.with_exponent(np.full(100, 0.5)), {}, "the phantoms' fields exponents, too"),
         (None, {"quality": np.ones(100)}, "neither; got one of them"),
         (None, {"errors": "reported"}, "fields: expected standard errors, as the phantoms"),
         (None, {"errors": "own"}, "errors: expected one of"),

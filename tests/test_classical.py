@@ -461,6 +461,8 @@ FRAMES, SERIES = np.full((30, 5, 5), 0.5), np.zeros((30, 2))
         ({"exponent": 0}, "exponent: expected a positive number, or None"),
         ({"exponent_limits": (2, 1)}, "exponent_limits"),
         ({"sigma_limits_deg": (0, 1)}, "sigma_limits_deg"),
+        ({"sigma_limits_deg": 1.0}, "sigma_limits_deg: expected two positive numbers"),
+        ({"device": "nowhere"}, "device: .* that is there; got 'nowhere'"),
         ({"margin_deg": -1}, "margin_deg"),
         ({"batch_size": 0}, "batch_size"),
         ({"max_iterations": 0}, "max_iterations"),
@@ -481,6 +483,7 @@ def test_betas_that_cannot_be_fitted(change, message):
         ({"hrf": np.zeros(5)}, "hrf: .* got zeros"),
         ({"hrf": np.zeros((5, 2))}, r"hrf: .* got shape \(5, 2\)"),
         ({"drift_order": -1}, "drift_order"),
+        ({"run_lengths": 20}, "run_lengths: expected numbers that add up to 30; got 20"),
         ({"run_lengths": [10, 10]}, "run_lengths: expected numbers that add up to 30; got 20"),
     ],
 )
@@ -495,6 +498,8 @@ def test_series_that_cannot_be_fitted(change, message):
     [
         (lambda: double_gamma_hrf(0), "tr: expected a positive number"),
         (lambda: double_gamma_hrf(1, ratio=1), "ratio"),
+        (lambda: double_gamma_hrf(1, peak=0.5), "peak and undershoot: expected delays"),
+        (lambda: double_gamma_hrf(1, undershoot_dispersion=20), "peak and undershoot"),
         (lambda: double_gamma_hrf(1, duration=3), "tr and duration"),
         (lambda: double_gamma_hrf(40), "tr and duration"),
         (lambda: simulate_bars(bar_width=0), "bar_width"),

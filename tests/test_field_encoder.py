@@ -274,6 +274,7 @@ def test_same_seed_same_windows_and_weights_count(rng):
     ("change", "match"),
     [
         ({"images": np.zeros((120, 24, 20), np.float32)}, "square images"),
+        ({"images": np.ones((120, 24, 24), np.float32)}, "X: expected images that differ"),
         ({"conditions": np.zeros(120, int)}, "conditions: expected none"),
         ({"sample_weight": np.zeros(120)}, "sample_weight: expected one finite number above 0"),
         ({"sample_weight": np.ones(119)}, "119"),
@@ -284,6 +285,25 @@ def test_bad_input(rng, change, match):
     images = change.pop("images", images)
     with pytest.raises(InputError, match=match):
         FieldEncoder(**FAST).fit(images, responses, **change)
+
+
+def test_undefined_exponents_leave_fields_that_can_be_used(rng):
+    images, responses, *_ = simulated(rng, 120)
+    encoder = FieldEncoder(**FAST).fit(images, responses)
+    known = encoder.receptive_fields(8.0)
+    # As of vertices that follow luminance, of which contrast makes as much as it takes.
+    encoder.windows_["exponent"][:2] = np.nan, np.inf
+    encoder.windows_["covariance"][:2, 3] = encoder.windows_["covariance"][:2, :, 3] = np.nan
+    fields = encoder.receptive_fields(8.0)
+    np.testing.assert_array_equal(fields["exponent"][:2], 0.05)
+    np.testing.assert_allclose(
+        fields["size_deg"][:2], 8.0 / 2 * encoder.windows_["width"][:2] / 0.05**0.5
+    )
+    assert np.isnan(fields["size_error_deg"]).tolist() == [True, True, False, False]
+    for name, values in fields.items():
+        np.testing.assert_array_equal(values[2:], known[name][2:])
+        if name.startswith(("x_", "y_")):
+            np.testing.assert_array_equal(values, known[name])
 
 
 def test_extent_is_checked_and_scales(rng):

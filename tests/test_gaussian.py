@@ -375,7 +375,14 @@ def test_calibration_is_linear_recorded_and_done_once(fields):
         (np.ones((5, 8, 8)), {"standard_errors": np.ones((5, 8, 7))}, r"shape \(5, 8, 8\); got"),
         (np.eye(8)[None], {"standard_errors": -np.ones((1, 8, 8))}, "from 0 on; got -1"),
         (np.ones((5, 8, 8)), {"error_width_deg": -1}, "error_width_deg"),
-        (np.ones((5, 8, 8)), {"batch_size": 0}, "batch_size: expected a positive number"),
+        (np.ones((5, 8, 8)), {"batch_size": 0}, "batch_size: expected 1 or more"),
+        (np.ones((5, 8, 8)), {"batch_size": 1.5}, "batch_size: expected 1 or more"),
+        (np.ones((5, 8, 8)), {"max_iterations": 0}, "max_iterations: expected 1 or more"),
+        (np.ones((5, 8, 8)), {"margin_deg": "wide"}, "margin_deg: .* got 'wide'"),
+        (np.ones((5, 8, 8)), {"size_limits_deg": 2.0}, "the smaller one first; got 2.0"),
+        (np.ones((5, 8, 8)), {"size_limits_deg": (1,)}, r"the smaller one first; got \(1,\)"),
+        (np.ones((5, 8, 8)), {"device": "nowhere"}, "device: .* that is there; got 'nowhere'"),
+        (np.ones((5, 8, 8)), {"device": "meta"}, "device: .* that is there; got 'meta'"),
     ],
 )
 def test_bad_input_is_named(maps, options, message):

@@ -150,6 +150,25 @@ def test_numerical_error_is_about_the_error_made(network, images):
     assert (made / said < 1.4).all()
 
 
+@pytest.mark.parametrize("auto", [True, False])
+def test_standard_errors_are_the_spread_over_samples(rng, auto):
+    # Means that are large against deviations, as those of features are.
+    x = 5 + rng.standard_normal((40, 200, 4, 6)) @ rng.standard_normal((6, 6))
+    weights = torch.from_numpy(rng.standard_normal((3, 24)))
+    network = Linear(weights, torch.zeros_like(weights))
+    y = x.reshape(40, 200, -1) @ weights.numpy().T
+    y = y + y.std((0, 1)) * rng.standard_normal(y.shape)
+    found = [
+        window_correlation(network, *(own if not auto else own[:1]), n_shifts=40)
+        for own in zip(x, y, strict=True)
+    ]
+    made = np.std([result.attributions for result in found], axis=0, ddof=1)
+    said = np.sqrt(np.mean([result.standard_errors**2 for result in found], axis=0))
+    assert 0.9 < np.median(said / made) < 1.1
+    assert (said / made).min() > 0.6
+    assert (said / made).max() < 1.7
+
+
 def test_leaves_the_network_as_it_was_and_keeps_results(network, images, tmp_path):
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -171,6 +190,8 @@ def test_leaves_the_network_as_it_was_and_keeps_results(network, images, tmp_pat
         ({"targets": np.zeros((N, 2))}, r"targets: expected shape \(60, 5\)"),
         ({"targets": np.zeros((N, N_OUTPUTS))}, "constant"),
         ({"targets": np.zeros((N - 1, N_OUTPUTS))}, "59"),
+        ({"targets": np.full((N, N_OUTPUTS), np.nan)}, "targets: expected finite numbers"),
+        ({"images": np.ones((N, 12, SIZE), np.float32)}, r"inputs: .*; got shape \(12, 16\)"),
         ({"images": np.full((N, SIZE, SIZE), np.nan, np.float32)}, "inputs: expected finite"),
     ],
 )

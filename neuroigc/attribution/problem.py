@@ -30,7 +30,7 @@ from neuroigc.attribution.samples import (
     run_model,
 )
 
-__all__ = ["Problem", "prepare"]
+__all__ = ["Problem", "checked_targets", "prepare"]
 
 # Samples on which the parts of a model are compared with the whole.
 N_COMPARED = 32
@@ -147,7 +147,7 @@ def prepare(
     With ``files``, a folder, what there is of each output and input component is kept there.
     """
     samples = Samples(inputs, device, choose_dtype(model, inputs), memory)
-    y = None if targets is None else _checked_targets(targets)
+    y = None if targets is None else checked_targets(targets)
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
     if n < 3:
         raise InputError("inputs", expected="at least three samples", got=f"{n}")
@@ -263,7 +263,7 @@ def prepare(
     )
 
 
-def _checked_targets(targets: Any) -> NDArray[np.float64]:
+def checked_targets(targets: Any) -> NDArray[np.float64]:
     """Return the targets as columns, having seen that they are finite."""
     y = numbers(targets, "targets").astype(np.float64)
     if n_bad := int((~np.isfinite(y)).sum()):

@@ -27,8 +27,9 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count, check_same_length
 from neuroigc.attribution.gradients import borrow, choose_device
 from neuroigc.attribution.keys import digest_rows
+from neuroigc.attribution.problem import checked_targets
 from neuroigc.attribution.results import IGCResult
-from neuroigc.attribution.samples import Samples, check_finite, choose_dtype, numbers
+from neuroigc.attribution.samples import Samples, check_finite, choose_dtype
 
 __all__ = ["WindowedNetwork", "window_correlation"]
 
@@ -93,8 +94,9 @@ def window_correlation(
     -------
     IGCResult
         ``attributions`` of shape (n_outputs, rows, columns), summed over features. Standard
-        errors are those of sums over random groups of samples; they leave out that the samples
-        are each other's baselines, and that the network was trained.
+        errors are those of sums over random groups of samples, less what groups share of both
+        standard deviations; they leave out that the samples are each other's baselines, and that
+        the network was trained.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def window_correlation(
                 "n_shifts", expected=f"at most half of the {n} samples", got=str(n_shifts)
             )
         work = _Work(borrowed, samples, n_shifts, n_points, batch_size, seed, progress)
-        y = None if targets is None else numbers(targets, "targets").astype(np.float64)
+        y = None if targets is None else checked_targets(targets)
         if y is not None and y.shape != (n, work.n_outputs):
             raise InputError(
                 "targets", expected=f"shape ({n}, {work.n_outputs})", got=f"shape {y.shape}"
@@ -184,7 +186,15 @@ class _Work:
         self.groups = np.array_split(np.arange(n), min(N_SAMPLE_GROUPS, n // 2))
         self.inside, self.scene = network.window_weights()
         self.n_outputs, self.n_features, _ = self.inside.shape
-        self.shape = tuple(network.features(self._inputs(np.arange(1))).shape[2:])
+        found = network.features(self._inputs(np.arange(1))).shape[1:]
+        if (found[0], found[1:].numel()) != self.inside.shape[1:]:
+            raise InputError(
+                "inputs",
+                expected="images of the size that the network was made for",
+                got=f"shape {samples.shape}",
+                fix="The windows lie on the grid of features of those.",
+            )
+        self.shape = tuple(found[1:])
         width = max(1, MOST_NUMBERS // n)
         self.output_slices = [
             slice(v, min(v + width, self.n_outputs)) for v in range(0, self.n_outputs, width)
@@ -210,8 +220,11 @@ class _Work:
         n = len(self.samples)
         sums = torch.cat([inside.flatten(1), scene.flatten(1)])
         held = self.samples.rows(slice(0, 1)).new_empty(n, len(sums))
+        centre = sums.new_zeros(inside[0].numel(), dtype=torch.float64)
         for part, features in self.features(np.arange(n), "features"):
             held[part] = features @ sums.T
+            centre += features.sum(0, dtype=torch.float64)
+        centre = (centre / n).to(held.dtype)
         a, m = held[:, : len(inside)], held[:, len(inside) :]
         f = self._outputs(a, m, outputs)
         y = f if targets is None else torch.from_numpy(targets[self.order][:, outputs]).to(f)
@@ -225,13 +238,20 @@ class _Work:
                     fix="A correlation with a constant is undefined: leave such outputs out.",
                 )
         c = ((y.double() - y.double().mean(0)) / y_sd).to(f)
-        correlation = (c.double() * (f.double() - f.double().mean(0))).mean(0) / f_sd
+        standard = (f.double() - f.double().mean(0)) / f_sd
+        correlation = (c.double() * standard).mean(0)
+        # A map is a covariance over both deviations, which vary with the samples as well.
+        shares = standard.to(f.dtype).square_().add_(c.square()).div_(2)[:, :, None]
+        del standard
         halves = self._cotangents(a, m, c, outputs)
         total = inside.new_zeros(2, len(inside), inside.shape[2], dtype=torch.float64)
-        squares, by_size = total[0].clone(), total[0].clone()
+        squares, by_share = total[0].clone(), total[0].clone()
+        squared_share = total.new_zeros(len(inside), 1)
         for group in track(self.groups, show=self.progress, label="maps"):
             own = total.new_zeros(total.shape)
             for part, features in self.features(group, ""):
+                # What multiplies them sums to zero over all samples, but not over a group's.
+                features = features - centre
                 for h, (to_inside, to_scene) in enumerate(halves):
                     maps = (to_inside[part].T @ features).view_as(inside) * inside
                     maps += (to_scene[part].T @ features).view_as(scene) * scene
@@ -239,11 +259,13 @@ class _Work:
             total += own
             mean = own.mean(0)
             squares += mean**2
-            by_size += len(group) * mean
-        n_groups, sizes = len(self.groups), torch.tensor([float(len(g)) for g in self.groups])
-        whole = total.mean(0)
+            share = shares[int(group[0]) : int(group[-1]) + 1]
+            share = share.sum(0, dtype=torch.float64)
+            by_share += share * mean
+            squared_share += share**2
+        n_groups, whole = len(self.groups), total.mean(0)
         mean = whole / n
-        spread = squares - 2 * mean * by_size + mean**2 * float((sizes**2).sum())
+        spread = squares - 2 * mean * by_share + mean**2 * squared_share
         scale = n * f_sd[:, None]
         attributions = whole / scale
         errors = (spread.clamp_min(0) * n_groups / (n_groups - 1)).sqrt() / scale

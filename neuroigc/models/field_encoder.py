@@ -97,9 +97,10 @@ class FieldEncoder(NeuralRegressor):
         -------
         dict of array (n_vertices,)
             ``x_deg`` (to the right), ``y_deg`` (upwards), ``size_deg`` = sigma / sqrt(exponent)
-            as is usual in the field, ``exponent``, and the standard errors ``x_error_deg``,
-            ``y_error_deg`` and ``size_error_deg``: those of least squares, which do not know what
-            features might have been learned instead.
+            as is usual in the field, ``exponent``, 0.05 where it is lower or undefined, and the
+            standard errors ``x_error_deg``, ``y_error_deg`` and ``size_error_deg`` (NaN where the
+            exponent is undefined): those of least squares, which do not know what features might
+            have been learned instead.
 
         Raises
         ------
@@ -110,8 +111,10 @@ class FieldEncoder(NeuralRegressor):
         check_number("extent_deg", extent_deg)
         own = {name: np.asarray(values) for name, values in self.windows_.items()}
         half, covariance = extent_deg / 2, own["covariance"]
-        # Of noisy vertices the exponent may come out as nothing, which no size goes with.
-        exponent = np.maximum(own["exponent"], LEAST_EXPONENT)
+        # Of noisy vertices the exponent may come out as nothing, which no size goes with, or,
+        # where responses do not follow contrast one way, as no number.
+        exponent = np.where(np.isfinite(own["exponent"]), own["exponent"], 0.0)
+        exponent = np.maximum(exponent, LEAST_EXPONENT)
         size = half * own["width"] / np.sqrt(exponent)
         # Of log(size) = log(width) - log(exponent) / 2.
         by = np.stack([np.ones_like(size), -0.5 / exponent], 1)
@@ -156,6 +159,7 @@ class FieldEncoder(NeuralRegressor):
         return {"activation": self.activation}
 
     def _begin(self, network, samples):
+        _check_images_differ(samples)
         place_windows(network, _batches(samples, "cpu"))
 
     def _finish(self, network, samples):
@@ -182,6 +186,19 @@ class FieldEncoder(NeuralRegressor):
         mix[:, 3, 3] = by_power.cpu().numpy()
         self.windows_["covariance"] = mix @ covariance @ mix.transpose(0, 2, 1)
         return network
+
+
+def _check_images_differ(samples):
+    """Raise if all images are the same: what windows see would be, too."""
+    first = None
+    for inputs, _, _ in _batches(samples, "cpu"):
+        first = inputs[:1] if first is None else first
+        if bool((inputs != first).any()):
+            return
+    raise InputError(
+        "X", expected="images that differ", got="the same image in all samples",
+        fix="Nothing tells then where a vertex looks.",
+    )  # fmt: skip
 
 
 def _batches(samples, device):

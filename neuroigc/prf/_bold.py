@@ -50,8 +50,8 @@ def double_gamma_hrf(
     Raises
     ------
     InputError
-        If a time is not positive, the ratio is not between 0 and 1 (exclusive), or ``duration``
-        ends before the peak.
+        If a time is not positive, a delay is shorter than its dispersion, the ratio is not
+        between 0 and 1 (exclusive), or ``duration`` ends before the peak.
 
     Notes
     -----
@@ -68,6 +68,14 @@ def double_gamma_hrf(
     for name, value in times.items():
         if not 0 < value < math.inf:
             raise InputError(name, expected="a positive number of seconds", got=repr(value))
+    # A density of a shape below 1 has no peak, and is infinite at time 0.
+    shapes = (peak, peak_dispersion), (undershoot, undershoot_dispersion)
+    if any(mean < dispersion for mean, dispersion in shapes):
+        raise InputError(
+            "peak and undershoot",
+            expected="delays of at least their dispersions",
+            got=", ".join(f"{mean} and {dispersion} s" for mean, dispersion in shapes),
+        )
     if not 0 <= ratio < 1:
         raise InputError("ratio", expected="a number from 0 to below 1", got=repr(ratio))
     t = np.arange(math.floor(duration / tr) + 1) * tr

@@ -102,10 +102,18 @@ class Calibration:
         Raises
         ------
         InputError
-            If the fields are calibrated already, are of pictures of another extent, or lack the
-            standard errors or quality that the phantoms had.
+            If the fields are calibrated already, are of pictures of another extent, lack the
+            standard errors, exponents or quality that the phantoms had, or have exponents that
+            the phantoms lacked.
         """
         check_raw("fields", fields)
+        if self.exponent is None and isinstance(fields, ClassicalPRFResult):
+            raise InputError(
+                "fields",
+                expected="sizes of maps alone, as the phantoms' are",
+                got="sizes for which exponents are known",
+                fix="Give the phantoms' fields exponents, too: PRFResult.with_exponent.",
+            )
         if not np.allclose(fields.extent_deg, self.estimates.extent_deg):
             raise InputError(
                 "fields and phantom_fields",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count
+from neuroigc.prf._options import check_amount, check_device, check_limits
 from neuroigc.prf._pooling import best_start, search
 from neuroigc.prf._stimulus import Stimulus
 from neuroigc.prf.gaussian import pixel_centres
@@ -62,16 +63,11 @@ def as_responses(name: str, values: ArrayLike, n_samples: int, sample: str) -> n
 def _bounds(extent, shape, exponent, limits):
     """Return lower and upper bounds of x, y, log sigma and, if it is free, log exponent."""
     margin, sigmas, exponents = limits
-    margin = max(extent) / 4 if margin is None else margin
-    if not 0 <= margin < math.inf:
-        raise InputError("margin_deg", expected="zero or a positive number", got=repr(margin))
+    margin = check_amount("margin_deg", max(extent) / 4 if margin is None else margin)
     tile = max(extent[0] / shape[1], extent[1] / shape[0])
     sigmas = (tile / 2, max(extent)) if sigmas is None else sigmas
-    for name, pair in (("sigma_limits_deg", sigmas), ("exponent_limits", exponents)):
-        if len(pair) != 2 or not 0 < pair[0] < pair[1] < math.inf:
-            raise InputError(
-                name, expected="two positive numbers, the smaller one first", got=repr(pair)
-            )
+    sigmas = check_limits("sigma_limits_deg", sigmas)
+    exponents = check_limits("exponent_limits", exponents)
     if exponent is not None and not 0 < exponent < math.inf:
         raise InputError("exponent", expected="a positive number, or None", got=repr(exponent))
     x, y = extent[0] / 2 + margin, extent[1] / 2 + margin
@@ -102,6 +98,7 @@ def fit_series(
     max_iterations = check_count("max_iterations", max_iterations)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = check_device(device)
     stimulus = Stimulus.make(
         frames,
         pixel_centres(n_rows, n_columns, extent),

@@ -221,9 +221,8 @@ def fit_timeseries_prf(
             expected="a list of finite numbers, one every tr seconds",
             got=f"shape {response.shape}" if response.ndim != 1 else "zeros, NaN or infinity",
         )
-    lengths = (
-        [n_volumes] if run_lengths is None else [check_count("run_lengths", n) for n in run_lengths]
-    )
+    lengths = [n_volumes] if run_lengths is None else np.ravel(run_lengths).tolist()
+    lengths = [check_count("run_lengths", n) for n in lengths]
     if sum(lengths) != n_volumes:
         raise InputError(
             "run_lengths", expected=f"numbers that add up to {n_volumes}", got=f"{sum(lengths)}"

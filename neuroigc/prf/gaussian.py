@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neuroigc._progress import track
-from neuroigc._validation import InputError
+from neuroigc._validation import InputError, check_count
+from neuroigc.prf._options import check_amount, check_device, check_limits
 from neuroigc.prf._search import Field, best_start, propagate_errors, search
 from neuroigc.prf.result import STATUSES, PRFResult
 
@@ -107,7 +108,7 @@ def fit_prf(
     ------
     InputError
         If the maps are no stack of pictures, their standard errors have another shape or are
-        negative, or extent, margin, limits or width make no sense.
+        negative, or extent, margin, limits, width or another option make no sense.
 
     Notes
     -----
@@ -139,11 +140,12 @@ def fit_prf(
     if device == "auto":
         arrays_go_to = "cuda" if torch.cuda.is_available() else "cpu"
         device = maps.device if isinstance(maps, Tensor) else arrays_go_to
+    device = check_device(device)
     field = Field.make(*pixel_centres(n_rows, n_columns, extent), lower, upper, device)
     if batch_size is None:
         batch_size = max(1, _N_VALUES_PER_BATCH // (n_rows * n_columns))
-    elif batch_size < 1:
-        raise InputError("batch_size", expected="a positive number of maps", got=str(batch_size))
+    batch_size = check_count("batch_size", batch_size)
+    max_iterations = check_count("max_iterations", max_iterations)
     offered = _check_power(power, (n_rows, n_columns))
     errors, width = _check_errors(standard_errors, error_width_deg, maps.shape, extent)
     parts = []
@@ -215,24 +217,15 @@ def _check_errors(errors, width, shape, extent):
             )
     if width is None:
         width = max(extent[0] / shape[2], extent[1] / shape[1])
-    if not 0 <= width < math.inf:
-        raise InputError("error_width_deg", expected="zero or a positive number", got=repr(width))
-    return errors, width
+    return errors, check_amount("error_width_deg", width)
 
 
 def _bounds(extent, shape, margin, size_limits):
     """Return lower and upper bounds of x, y and log size."""
-    margin = max(extent) / 4 if margin is None else margin
-    if not 0 <= margin < math.inf:
-        raise InputError("margin_deg", expected="zero or a positive number", got=repr(margin))
+    margin = check_amount("margin_deg", max(extent) / 4 if margin is None else margin)
     pixel = max(extent[0] / shape[1], extent[1] / shape[0])
-    smallest, largest = (pixel / 2, max(extent)) if size_limits is None else size_limits
-    if not 0 < smallest < largest < math.inf:
-        raise InputError(
-            "size_limits_deg",
-            expected="two positive numbers, the smaller one first",
-            got=repr(size_limits),
-        )
+    size_limits = (pixel / 2, max(extent)) if size_limits is None else size_limits
+    smallest, largest = check_limits("size_limits_deg", size_limits)
     x, y = extent[0] / 2 + margin, extent[1] / 2 + margin
     return (-x, -y, math.log(smallest)), (x, y, math.log(largest))
 

@@ -1,0 +1,57 @@
+"""Options that several fits take, seen to make sense."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from neuroigc._validation import InputError
+
+__all__ = ["check_amount", "check_device", "check_limits"]
+
+
+def check_device(device: Any) -> torch.device:
+    """Return the device; raise if it is not there, or holds no numbers."""
+    refusal = InputError(
+        "device", expected='"auto" or a torch device that is there', got=repr(device)
+    )
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise refusal from error
+    # To torch, None is a device, and "meta" one that holds no numbers.
+    if device is None or place.type == "meta":
+        raise refusal
+    return place
+
+
+def check_amount(argument: str, value: Any) -> float:
+    """Return a finite number from 0 on."""
+    amount = _as_float(value)
+    if not 0 <= amount < math.inf:
+        raise InputError(argument, expected="zero or a positive number", got=repr(value))
+    return amount
+
+
+def check_limits(argument: str, limits: Any) -> tuple[float, float]:
+    """Return two finite numbers above 0, the smaller one first."""
+    try:
+        low, high = limits
+    except (TypeError, ValueError):
+        low = high = math.nan
+    low, high = _as_float(low), _as_float(high)
+    if not 0 < low < high < math.inf:
+        raise InputError(
+            argument, expected="two positive numbers, the smaller one first", got=repr(limits)
+        )
+    return low, high
+
+
+def _as_float(value: Any) -> float:
+    """Return a number, NaN for what is none; text is no number, even if it reads like one."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
