@@ -90,7 +90,10 @@ def test_the_recipes_run(data, tmp_path, environment):
     first = NeuralDecoder.load(tmp_path / "DIR" / "models" / "decoder")
     finish(start(as_job, tmp_path, environment))
     models = tmp_path / "DIR" / "models"
-    assert {path.name for path in models.glob("decoder*")} == {"decoder.json", "decoder.safetensors"}
+    assert {path.name for path in models.glob("decoder*")} == {
+        "decoder.json",
+        "decoder.safetensors",
+    }
     again = NeuralDecoder.load(models / "decoder")
     assert again.history_["train_loss"] == first.history_["train_loss"]
     # What one process trains: parts of batches are normalised one by one.
