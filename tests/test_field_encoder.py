@@ -312,6 +312,10 @@ def test_extent_is_checked_and_scales(rng):
     near, far = encoder.receptive_fields(4.0), encoder.receptive_fields(8.0)
     for name in ("x_deg", "y_deg", "size_deg", "x_error_deg", "size_error_deg"):
         np.testing.assert_allclose(2 * near[name], far[name])
+    # The logarithm of the size is that of the width less half that of the exponent.
+    both, exponent = encoder.windows_["covariance"][:, 2:, 2:], far["exponent"]
+    variance = both[:, 0, 0] - both[:, 0, 1] / exponent + both[:, 1, 1] / (4 * exponent**2)
+    np.testing.assert_allclose((far["size_error_deg"] / far["size_deg"]) ** 2, variance)
     with pytest.raises(InputError, match="extent_deg"):
         encoder.receptive_fields(0)
 

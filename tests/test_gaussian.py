@@ -320,6 +320,10 @@ def test_errors_travel_with_the_result(tmp_path, fields, rng):
     table = fit.to_frame()
     assert " ".join(table.columns[7:]) == "x_low x_high y_low y_high size_low size_high"
     assert table.iloc[3:5, 7:].isna().all(axis=None)
+    compressed = fit.with_exponent(np.full(len(fit), 0.25))
+    np.testing.assert_array_equal(compressed.size_deg, 2 * fit.size_deg)
+    np.testing.assert_array_equal(compressed.size_error_deg, 2 * fit.size_error_deg)
+    np.testing.assert_array_equal(compressed.x_error_deg, fit.x_error_deg)
     calibrated = fit.calibrated(2.0)
     np.testing.assert_array_equal(calibrated.size_error_deg, 2 * fit.size_error_deg)
     np.testing.assert_array_equal(calibrated.x_error_deg, fit.x_error_deg)
