@@ -95,7 +95,7 @@ def read_betas(subject, session):
     folder = nsd / "nsddata_betas" / "ppdata" / f"subj{subject}" / "fsaverage5"
     folder = folder / "betas_fithrf_GLMdenoise_RR"
     paths = {s: folder / f"{hemi}.betas_session{session:02d}.mgh" for s, hemi in SIDES.items()}
-    return {s: np.asarray(nibabel.load(path).dataobj)[:, 0, 0] for s, path in paths.items()}
+    return {s: nibabel.load(path, mmap=False).get_fdata()[:, 0, 0] for s, path in paths.items()}
 
 
 unmeasured = read_betas("03", N_SESSIONS)
@@ -224,6 +224,7 @@ run("neuroigc attribute study --quiet")
 # %% [markdown]
 # On a cluster, the attributions can be the jobs of an array instead, which need not run at the same
 # time (`docs/cluster.md`); `merge` adds up what they left. The maps are the same but for rounding.
+# (Jobs share blocks of up to 512 images. A subject here is one block, so each job takes subjects.)
 # For that, all take `max_gradients` gradients; by itself, `attribute` stops as soon as the error
 # is within the `tolerance` of the study.
 
@@ -255,8 +256,9 @@ study = here / "study"
 folders = {path.relative_to(study).parts[0] for path in study.rglob("*")}
 for name in sorted(folders):
     files = [path for path in (study / name, *(study / name).rglob("*")) if path.is_file()]
-    n_bytes = sum(path.stat().st_size for path in files)
-    print(f"{name:<20}{len(files):>4} files {n_bytes / 1e6:8.2f} MB")
+    if files:
+        n_bytes = sum(path.stat().st_size for path in files)
+        print(f"{name:<26}{len(files):>3} files {n_bytes / 1e6:6.2f} MB")
 
 # %% [markdown]
 # `decoding.tsv` has r, the correlation of decoded and true features on images that the networks
