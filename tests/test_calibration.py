@@ -22,6 +22,7 @@ from neuroigc.prf import (
     plot_calibration,
     read_phantom_table,
 )
+from neuroigc.prf._calibration import learn
 
 matplotlib.use("Agg")
 
@@ -163,6 +164,22 @@ def test_intervals_are_those_of_vertices_like_the_real_ones(rng, errors):
     )
     none = plain.for_vertices(replace(fields, status=np.full(len(fields), "flat")))
     np.testing.assert_array_equal(none.error_scale, plain.error_scale)
+
+
+def test_coverage_is_unknown_where_a_part_of_the_phantoms_teaches_nothing(rng):
+    phantoms = make_truth(rng, 40)
+    # A few small and large fields carry the whole line; without them nothing follows the truth.
+    order = np.argsort(phantoms.size_deg)
+    size = np.full(40, 1.0)
+    size[order[1:-1]] = np.exp(
+        0.05 * rng.standard_normal(38) - 0.1 * np.log(phantoms.size_deg[order[1:-1]])
+    )
+    estimates = replace(estimate(phantoms), size_deg=size)
+    options = {"n_neighbours": 10, "source": "neighbours"}
+    with pytest.raises(InputError, match="estimates of size that follow the truth"):
+        learn(estimates, phantoms, np.ones(40), **options)
+    known = replace(learn_calibration(estimate(phantoms), phantoms), estimates=estimates)
+    assert known.coverage((0.5, 0.95))[["x", "y", "size"]].isna().all(axis=None)
 
 
 def test_the_narrower_errors_are_taken(rng):

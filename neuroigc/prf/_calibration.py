@@ -210,7 +210,8 @@ class Calibration:
         Returns
         -------
         DataFrame
-            Columns ``level, x, y, size``: shares of the phantoms that were used.
+            Columns ``level, x, y, size``: shares of the phantoms that were used; NaN where a
+            part of them teaches nothing.
         """
         import pandas as pd
 
@@ -220,7 +221,11 @@ class Calibration:
         hits = np.full((len(levels), 3, len(truth)), np.nan)
         for test in (fold == number for number in np.unique(fold)):
             options = {"n_neighbours": self.n_neighbours, "source": self.error_source}
-            learned = learn(estimates[~test], truth[~test], quality[~test], **options)
+            try:
+                learned = learn(estimates[~test], truth[~test], quality[~test], **options)
+            except InputError:
+                # What all phantoms just so teach, fewer may not: then coverage is unknown.
+                continue
             found = learned.apply(estimates[test], quality=quality[test])
             for i, level in enumerate(levels):
                 for j, (name, (low, high)) in enumerate(found.intervals(level).items()):
