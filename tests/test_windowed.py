@@ -188,7 +188,7 @@ def test_leaves_the_network_as_it_was_and_keeps_results(network, images, tmp_pat
         ({"n_shifts": 40}, "n_shifts: expected at most half"),
         ({"n_shifts": 1}, "n_shifts"),
         ({"targets": np.zeros((N, 2))}, r"targets: expected shape \(60, 5\)"),
-        ({"targets": np.zeros((N, N_OUTPUTS))}, "constant"),
+        ({"targets": np.zeros((N, N_OUTPUTS))}, f"{N_OUTPUTS} constant ones, such as output 0"),
         ({"targets": np.zeros((N - 1, N_OUTPUTS))}, "59"),
         ({"targets": np.full((N, N_OUTPUTS), np.nan)}, "targets: expected finite numbers"),
         ({"images": np.ones((N, 12, SIZE), np.float32)}, r"inputs: .*; got shape \(12, 16\)"),

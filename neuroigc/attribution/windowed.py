@@ -230,11 +230,12 @@ class _Work:
         y = f if targets is None else torch.from_numpy(targets[self.order][:, outputs]).to(f)
         f_sd, y_sd = (v.double().std(0, unbiased=False) for v in (f, y))
         for name, deviation in (("network", f_sd), ("targets", y_sd)):
-            if not bool((deviation > 0).all()):
+            constant = torch.nonzero(~(deviation > 0))[:, 0] + outputs.start
+            if len(constant):
                 raise InputError(
                     name,
                     expected="outputs and targets that vary",
-                    got=f"{int((deviation <= 0).sum())} constant ones",
+                    got=f"{len(constant)} constant ones, such as output {int(constant[0])}",
                     fix="A correlation with a constant is undefined: leave such outputs out.",
                 )
         c = ((y.double() - y.double().mean(0)) / y_sd).to(f)
