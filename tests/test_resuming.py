@@ -112,6 +112,16 @@ def fit_and_die(rank, size, folder, attempt, n_saves, when):
         model.save(folder / f"model-{rank}")
 
 
+@pytest.fixture
+def one_thread():
+    """As many as processes side by side have: weights are the same for the same number."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("when", ["before", "amid", "after"])
 def test_killed_and_started_again(when, tmp_path):
     (exit_code,) = run_processes(1, fit_and_die, tmp_path, 0, 3, when)
