@@ -30,7 +30,6 @@ from neuroigc.attribution.checkpoint import load_state, save_state
 from neuroigc.attribution.result_folder import MAPS
 from neuroigc.cli.config import load_config
 from neuroigc.datasets import SubjectData, load_arrays, load_manifest, load_mnist, save_arrays
-from neuroigc.datasets._hdf5 import read_datasets
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._mgh import open_mgh
@@ -308,17 +307,6 @@ def _make_hdf5_folder(folder, rng):
     (folder / "dataset.toml").write_text("\n".join(lines))
 
 
-# Where set, every HDF5 file is read by a process of its own, as outside of tests.
-apart = False
-
-
-def _read_hdf5_folder(folder):
-    if apart:
-        return load_arrays(folder)
-    arrays = read_datasets(folder / "x.h5", list(_arrays(np.random.default_rng(0))))
-    return load_arrays(**arrays)
-
-
 def known(data, n=N):
     """Refuse another surface, as SurfaceMap, Atlas and load_nsd do by its number of vertices."""
     parts = data.values() if isinstance(data, dict) else [data]
@@ -532,7 +520,7 @@ CASES = {
     ),
     "arrays, dataset.toml": Case(_make_folder, load_arrays, files="*.toml", text=True),
     "arrays, its files": Case(_make_folder, load_arrays, files="*.npy", checked=True),
-    "HDF5, arrays": Case(_make_hdf5_folder, _read_hdf5_folder, files="*.h5"),
+    "HDF5, arrays": Case(_make_hdf5_folder, load_arrays, files="*.h5"),
     "HDF5, stimuli": Case(
         _make_stimuli,
         lambda folder: load_nsd_images(folder, np.arange(4)),

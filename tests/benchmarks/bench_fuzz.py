@@ -36,7 +36,7 @@ CRASHED, HUNG = "crash", "hang"
 def work(name: str, seed: int, first: int, last: int, pipe: Connection) -> None:
     """Send the number of each mutation before it is read, and its verdict after."""
     warnings.simplefilter("ignore")
-    case, fuzzing.apart = fuzzing.CASES[name], True
+    case = fuzzing.CASES[name]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         case.make(folder, np.random.default_rng(seed))
