@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 PREFIXES = {"left": "lh", "right": "rh"}
+HEMISPHERES = tuple(PREFIXES)
 SURFACE_VERTICES = {"fsaverage": 163842, "fsaverage6": 40962, "fsaverage5": 10242}
 # What lies on a subject's own surface, and how its betas are kept.
 NATIVE, NATIVE_SUFFIX = "nativesurface", ".hdf5"

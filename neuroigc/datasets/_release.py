@@ -17,7 +17,7 @@ from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
 from neuroigc.datasets._design import Design
 from neuroigc.datasets._mgh import read_surface_vector
-from neuroigc.datasets._paths import BETA_VERSION, SURFACE_VERTICES, StrPath
+from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets._sessions import (
     BetaFile,
     file_identity,
@@ -30,7 +30,6 @@ from neuroigc.datasets.subjects import SubjectData
 
 __all__ = ["Mask", "NsdSubject", "open_nsd"]
 
-HEMISPHERES = ("left", "right")
 Mask = Mapping[str, npt.NDArray[np.bool_]]
 
 

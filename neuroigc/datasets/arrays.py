@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from neuroigc._array_files import read_npz
 from neuroigc._validation import InputError, check_same_length
-from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES
+from neuroigc.datasets._paths import HEMISPHERES, SURFACE_VERTICES
 
 __all__ = ["ArrayData", "load_arrays", "whole_numbers"]
 
@@ -262,14 +262,14 @@ def _check_varies(targets: np.ndarray) -> None:
 def _check_vertices(
     vertices: Mapping[str, npt.ArrayLike], space: str, shape: tuple[int, ...]
 ) -> dict[str, npt.NDArray[np.int64]]:
-    if set(vertices) != set(PREFIXES) or not space:
+    if set(vertices) != set(HEMISPHERES) or not space:
         raise InputError(
             "vertices",
             expected="those of 'left' and 'right', and the space that they are of",
             got=f"{sorted(vertices)} and {space!r}",
         )
     checked = {}
-    for side in PREFIXES:
+    for side in HEMISPHERES:
         argument = f"vertices[{side!r}]"
         numbers = checked[side] = (
             whole_numbers(argument, vertices[side])

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from neuroigc._files import make_output_folder
 from neuroigc._validation import InputError, check_choice, check_same_length
 from neuroigc.datasets import store
+from neuroigc.datasets._paths import HEMISPHERES
 from neuroigc.datasets.store import AGAIN
 
 __all__ = ["SubjectData", "write_rest"]
 
-HEMISPHERES = ("left", "right")
 KIND = "subject"
 REQUIRED_ARRAYS = ("responses", "image_ids", "is_test")
 OPTIONAL_ARRAYS = ("n_repeats", "noise_ceiling", "ncsnr")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc.datasets._paths import HEMISPHERES
 from neuroigc.datasets.synthetic_responses import SeeingCortex
 from neuroigc.datasets.synthetic_retinotopy import (
     N_VERTICES,
@@ -18,7 +19,6 @@ from neuroigc.datasets.synthetic_retinotopy import (
 
 __all__ = ["HEMISPHERES", "MEDIAN_NCSNR", "SMOOTH_SHARE", "Subject"]
 
-HEMISPHERES = ("left", "right")
 # Median signal-to-noise ratio of single trials in NSD's eight subjects; relative to it the areas,
 # and the spread within an area (SD of the logarithm).
 MEDIAN_NCSNR = (0.490, 0.510, 0.431, 0.392, 0.542, 0.439, 0.371, 0.323)
