@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroigc._devices import check_device
 from neuroigc._validation import InputError
 
 __all__ = ["borrow", "check_module", "choose_device", "gradients", "remembered_slopes"]
@@ -42,17 +43,7 @@ def choose_device(device: str | torch.device, model: nn.Module) -> torch.device:
         here = next((p.device for p in model.parameters()), torch.device("cpu"))
         # A model that is on a GPU stays on it, if there are several.
         device = "cuda" if torch.cuda.is_available() and here.type != "cuda" else here
-    refusal = InputError(
-        "device", expected='"auto" or a torch device that is there', got=repr(device)
-    )
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise refusal from error
-    # To torch, None is a device, and "meta" one that holds no numbers.
-    if device is None or place.type == "meta":
-        raise refusal
-    return place
+    return check_device(device)
 
 
 @contextmanager

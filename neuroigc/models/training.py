@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from neuroigc._devices import check_device
 from neuroigc._progress import track
 from neuroigc._team import assemble_team
 from neuroigc._validation import InputError, check_choice
@@ -274,17 +275,7 @@ def resolve_device(device):
     """Return the torch device that is meant; "auto" is a GPU if there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    refusal = InputError(
-        "device", expected="'auto', 'cpu' or a GPU that is there", got=repr(device)
-    )
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise refusal from error
-    # To torch, None is a device, and "meta" one that holds no numbers.
-    if device is None or place.type == "meta":
-        raise refusal
-    return place
+    return check_device(device, "'auto', 'cpu' or a GPU that is there")
 
 
 @contextmanager

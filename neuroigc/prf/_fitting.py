@@ -9,9 +9,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from neuroigc._devices import check_device
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count
-from neuroigc.prf._options import check_amount, check_device, check_limits
+from neuroigc.prf._options import check_amount, check_limits
 from neuroigc.prf._pooling import best_start, search
 from neuroigc.prf._stimulus import Stimulus
 from neuroigc.prf.gaussian import pixel_centres

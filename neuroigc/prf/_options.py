@@ -5,26 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from neuroigc._validation import InputError
 
-__all__ = ["check_amount", "check_device", "check_limits"]
-
-
-def check_device(device: Any) -> torch.device:
-    """Return the device; raise if it is not there, or holds no numbers."""
-    refusal = InputError(
-        "device", expected='"auto" or a torch device that is there', got=repr(device)
-    )
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise refusal from error
-    # To torch, None is a device, and "meta" one that holds no numbers.
-    if device is None or place.type == "meta":
-        raise refusal
-    return place
+__all__ = ["check_amount", "check_limits"]
 
 
 def check_amount(argument: str, value: Any) -> float:

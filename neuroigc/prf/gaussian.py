@@ -9,9 +9,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from neuroigc._devices import check_device
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count
-from neuroigc.prf._options import check_amount, check_device, check_limits
+from neuroigc.prf._options import check_amount, check_limits
 from neuroigc.prf._search import Field, best_start, propagate_errors, search
 from neuroigc.prf.result import STATUSES, PRFResult
 
