@@ -59,8 +59,8 @@ _FEATURE_COLUMNS = (
     ),
     (
         "n_gradients",
-        "Gradients per sample",
-        "work done; more of it would lower the numerical error only",
+        "Gradients",
+        "work done per sample; more of it would lower the numerical error only",
         lambda value: format_number(value, 0 if is_known(value) and value == int(value) else 1),
     ),
 )
