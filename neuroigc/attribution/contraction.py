@@ -44,17 +44,24 @@ def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Ten
     n_components, partial = problem.columns.n_components, engine.is_partial(state.block)
     crosses = state.hidden.new_zeros(problem.n_outputs, problem.samples.n_inputs)
     on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
-    # Maps of so many rows, or of groups of them, are held at once.
-    n_maps = max(engine.output_slices[0].stop, state.slopes.shape[1])
-    n_rows = max(1, engine.chunk_numbers // (n_maps * problem.samples.n_inputs))
-    step = max(1, n_rows // int(sizes.max()))
+    # So many maps are held at once: of groups of rows and, unless the stem spares them, of rows.
+    n_maps = max(1, engine.chunk_numbers // problem.samples.n_inputs)
+    most = max(1, n_maps // max(engine.output_slices[0].stop, state.slopes.shape[1]))
+    n_rows = most if problem.factors.stem.holds_maps else n_maps
+    step = max(1, min(n_rows // int(sizes.max()), most))
     for g in range(0, n_groups, step):
         index = slice(g, min(g + step, n_groups))
         wanted = torch.arange(g, index.stop, device=group_of.device)[:, None]
         rows = range(bounds[g], bounds[index.stop])
         x_sums = state.hidden.new_zeros(len(wanted), problem.samples.n_inputs)
-        slopes = state.slopes.new_zeros(len(wanted), *state.slopes.shape[1:])
+        # Groups' sums of gradients go back through the stem beside the first part's cotangents.
+        beside = state.slopes[:0]
+        if problem.bank is None:
+            every = slice(rows.start, rows.stop)
+            own = (group_of[every] == wanted).to(state.slopes.dtype)
+            beside = (own @ state.slopes[every].flatten(1)).view(-1, *state.slopes.shape[1:])
         values: list[Tensor] = []
+        pulled: list[Tensor] = []
         for start in rows[::n_rows]:
             part = slice(start, min(start + n_rows, rows.stop))
             membership = (group_of[part] == wanted).to(state.hidden.dtype)
@@ -62,9 +69,14 @@ def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Ten
             x_sums += membership @ x
             if partial:
                 crosses += state.targets[part].T @ x
-            slopes += (membership @ state.slopes[part].flatten(1)).view_as(slopes)
-            more = list(engine.products(state, part, x, membership))
-            values = [a + b for a, b in zip(values, more, strict=True)] if values else more
+            for s, (sum_, other) in enumerate(
+                engine.products(state, part, x, membership, beside[: 0 if pulled else None])
+            ):
+                if start == rows.start:
+                    values.append(sum_)
+                    pulled.append(other)
+                else:
+                    values[s] += sum_
         for s, outputs in enumerate(engine.output_slices):
             sums.add("map", k * values[s].sum(0), outputs, problem.n_outputs)
             attribution, weighted, _ = means[s]
@@ -72,7 +84,7 @@ def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Ten
             if problem.bank is None:
                 further -= x_sums[:, None] * (weighted / 2)
                 cross = problem.cross_of(outputs)[state.block.stratum]
-                further += engine.pull(slopes, outputs).mul_(cross / 2)
+                further += pulled[s].mul_(cross / 2)
             influences = values[s] + problem.columns.reduce(further)
             on_groups[index, outputs] = influences[..., n_components:].to(on_groups.dtype)
             moments[s].add(index, influences[..., :n_components])

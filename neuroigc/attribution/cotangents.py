@@ -144,8 +144,8 @@ class CotangentEngine(Engine):
         return add_map(self, state, sums)
 
     def products(
-        self, state: BlockState, part: slice, x: Tensor, membership: Tensor
-    ) -> Iterator[Tensor]:
+        self, state: BlockState, part: slice, x: Tensor, membership: Tensor, beside: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield Σ_s x_s ∘ W^T D_s over groups of rows, for each slice of outputs.
 
         Parameters
@@ -157,11 +157,14 @@ class CotangentEngine(Engine):
             Their inputs.
         membership : Tensor of shape (n_groups, n)
             1 where a row belongs to a group, else 0.
+        beside : Tensor of shape (m, n_outputs, n_hidden)
+            Gradients; their W^T g is yielded as well, by input and not by component.
         """
+        stem = self.problem.factors.stem
         for outputs in self.output_slices:
             cotangents = self._cotangents(state, part, outputs)
-            sums = self.problem.factors.stem.attribute(cotangents, x, membership)
-            yield self.problem.columns.reduce(sums)
+            sums, pulled = stem.attribute(cotangents, x, membership, beside[:, outputs])
+            yield self.problem.columns.reduce(sums), pulled
 
     def _cotangents(self, state: BlockState, part: slice, outputs: slice) -> Tensor:
         cotangents = self._trapezoids(state, part)[:, outputs]
@@ -187,8 +190,8 @@ class CotangentEngine(Engine):
             for part in self.row_chunks(len(self.problem.bank)):
                 rows = slice(part.start + state.n_samples, part.stop + state.n_samples)
                 x = self.rows(state, rows)
-                maps = self.products(state, rows, x, x.new_ones(1, len(x)))
-                for outputs, own in zip(self.output_slices, maps, strict=True):
+                maps = self.products(state, rows, x, x.new_ones(1, len(x)), state.slopes[:0])
+                for outputs, (own, _) in zip(self.output_slices, maps, strict=True):
                     sums.add("map", state.n_rounds * own[0], outputs, self.problem.n_outputs)
 
     @property

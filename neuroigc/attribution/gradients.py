@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroigc._devices import check_device
+from neuroigc._devices import check_device, fast_products
 from neuroigc._validation import InputError
 
 __all__ = ["borrow", "check_module", "choose_device", "gradients", "remembered_slopes"]
@@ -62,7 +62,8 @@ def borrow(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     training = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        with _uncompiled(), _without_cudnn() if _is_recurrent(model) else nullcontext():
+        recurrent = _without_cudnn() if _is_recurrent(model) else nullcontext()
+        with _uncompiled(), recurrent, fast_products(device):
             _evaluate(model)
             # Scripted modules have no requires_grad_() of their own.
             for parameter, _ in wanted:

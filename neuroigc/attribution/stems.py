@@ -24,6 +24,9 @@ TILE = 2048
 class IdentityStem:
     """No stem: the body takes the input itself, flattened."""
 
+    #: Whether `attribute` holds a map of each row and output at a time.
+    holds_maps = True
+
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         self.input_shape = self.hidden_shape = input_shape
         self.n_inputs = self.n_hidden = torch.Size(input_shape).numel()
@@ -36,7 +39,9 @@ class IdentityStem:
         """Map gradients (..., n_hidden) to gradients (..., n_inputs) of the input."""
         return gradients
 
-    def attribute(self, gradients: Tensor, inputs: Tensor, membership: Tensor) -> Tensor:
+    def attribute(
+        self, gradients: Tensor, inputs: Tensor, membership: Tensor, beside: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return sums over groups of rows of inputs times gradients at the input.
 
         Parameters
@@ -45,13 +50,17 @@ class IdentityStem:
         inputs : Tensor of shape (n, n_inputs)
         membership : Tensor of shape (n_groups, n)
             1 where a row belongs to a group, else 0.
+        beside : Tensor of shape (m, n_outputs, n_hidden)
+            Gradients that are only to be pulled back; so, a wide matrix is read once.
 
         Returns
         -------
-        Tensor of shape (n_groups, n_outputs, n_inputs)
+        sums : Tensor of shape (n_groups, n_outputs, n_inputs)
+        pulled : Tensor of shape (m, n_outputs, n_inputs)
         """
         products = self.pull(gradients) * inputs[:, None]
-        return (membership @ products.flatten(1)).reshape(-1, *products.shape[1:])
+        sums = (membership @ products.flatten(1)).reshape(-1, *products.shape[1:])
+        return sums, self.pull(beside)
 
     def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the map of gradients (..., n_hidden) to those of some input components alone."""
@@ -68,6 +77,8 @@ class IdentityStem:
 class DenseStem(IdentityStem):
     """A stem that is one matrix: inputs (n, n_inputs) to ``inputs @ weight.T + bias``."""
 
+    holds_maps = False
+
     def __init__(self, input_shape: tuple[int, ...], weight: Tensor, bias: Tensor) -> None:
         super().__init__(input_shape)
         self.weight, self.bias = weight, bias
@@ -82,21 +93,26 @@ class DenseStem(IdentityStem):
         """Multiply by the transposed matrix."""
         return gradients @ self.weight
 
-    def attribute(self, gradients: Tensor, inputs: Tensor, membership: Tensor) -> Tensor:
+    def attribute(
+        self, gradients: Tensor, inputs: Tensor, membership: Tensor, beside: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Multiply tile by tile, so that no product leaves the cache before it is summed."""
         n, n_outputs, _ = gradients.shape
-        flat, n_groups = gradients.flatten(0, 1), len(membership)
+        flat, n_groups = torch.cat([gradients, beside]).flatten(0, 1), len(membership)
         sums = inputs.new_empty(n_groups, n_outputs, self.n_inputs)
-        buffer = inputs.new_empty(n * n_outputs * min(TILE, self.n_inputs))
+        others = inputs.new_empty(len(beside), n_outputs, self.n_inputs)
+        buffer = inputs.new_empty(len(flat) * min(TILE, self.n_inputs))
         for start in range(0, self.n_inputs, TILE):
             tile = slice(start, min(start + TILE, self.n_inputs))
             width = tile.stop - start
             pulled = buffer[: len(flat) * width].view(len(flat), width)
             torch.mm(flat, self.weight[:, tile], out=pulled)
-            products = pulled.view(n, n_outputs, width).mul_(inputs[:, None, tile])
+            whole = pulled.view(-1, n_outputs, width)
+            others[:, :, tile] = whole[n:]
+            products = whole[:n].mul_(inputs[:, None, tile])
             summed = membership @ products.view(n, -1)
             sums[:, :, tile] = summed.view(n_groups, n_outputs, width)
-        return sums
+        return sums, others
 
     def pull_to(self, components: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the multiplication by some columns of the matrix."""

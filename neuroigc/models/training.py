@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuroigc._devices import check_device
+from neuroigc._devices import check_device, fast_products
 from neuroigc._progress import track
 from neuroigc._team import assemble_team
 from neuroigc._validation import InputError, check_choice
@@ -167,7 +167,8 @@ def train(
     state = Progress(network, optimizer, generator)
     objective = partial(_measure, network, LOSSES[loss])
     feed = {"device": device, "n_workers": n_workers}
-    with seeded(_seed_of(team, seed), device), shared(network, team):
+    seeds = seeded(_seed_of(team, seed), device)
+    with seeds, shared(network, team), fast_products(device):
         if store is not None:
             store.load(state)
         start = time.perf_counter() - max(state.history["seconds"], default=0)
