@@ -13,7 +13,7 @@ from neuroigc.models.parameters import Parametrised
 from neuroigc.models.scaling import measure_scaling, refuse_not_finite
 from neuroigc.models.training import FEWEST_SAMPLES, resolve_device, seeded, train
 
-__all__ = ["NeuralEstimator", "pearson"]
+__all__ = ["NeuralEstimator", "checked_weights", "pearson"]
 
 PREDICTION_BATCH = 512
 
@@ -80,7 +80,7 @@ class NeuralEstimator(Parametrised):
         if n_samples < FEWEST_SAMPLES:
             raise InputError("X", expected=f"at least {FEWEST_SAMPLES} samples", got=str(n_samples))
         conditions = self._learn_conditions(conditions)
-        weights = _checked_weights(sample_weight)
+        weights = checked_weights(sample_weight)
         targets, target_scaling = self._learn_targets(y)
         # One number for all pixels, so that it can be folded into a convolution.
         input_scaling = measure_scaling(X, argument="X", per_column=X.ndim == 2)
@@ -268,7 +268,7 @@ class NeuralEstimator(Parametrised):
         return Samples(inputs, targets, conditions, **scalings)
 
 
-def _checked_weights(sample_weight):
+def checked_weights(sample_weight):
     """Return weights of mean 1, in float32."""
     if sample_weight is None:
         return None

@@ -8,10 +8,14 @@ from itertools import islice
 
 import numpy as np
 
-from neuroigc._validation import InputError
+from neuroigc._devices import fast_products
+from neuroigc._validation import InputError, check_same_length
+from neuroigc.models.base import checked_weights
 from neuroigc.models.checks import check_number
 from neuroigc.models.estimators import NeuralRegressor
+from neuroigc.models.feeding import Samples, as_rows
 from neuroigc.models.fields import FieldEncoderNetwork, make_point_symmetric
+from neuroigc.models.scaling import measure_scaling
 from neuroigc.models.training import resolve_device
 from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
 
@@ -166,7 +170,48 @@ class FieldEncoder(NeuralRegressor):
         network = make_point_symmetric(network, **self.network_arguments_)
         self.network_arguments_ = {**self.network_arguments_, "point_symmetric": True}
         device = resolve_device(self.device)
-        batches = partial(_batches, samples, device)
+        with fast_products(device):
+            self._fit_windows(network, partial(_batches, samples, device))
+        return network
+
+    def refine(self, X, y, *, sample_weight=None):
+        """Fit windows, gains and offsets anew, with the features as they are.
+
+        For receptive fields from all data there are, once samples that were held out have told
+        how well responses are predicted.
+
+        Parameters
+        ----------
+        X : array (n_samples, *input_shape)
+        y : array (n_samples, n_outputs)
+        sample_weight : array (n_samples,), optional
+            As for `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If nothing was fitted before, or samples are not like those of `fit`.
+        """
+        self._check_fitted()
+        X, y = self._check_inputs(X, self.input_shape_), as_rows(y)
+        check_same_length(X=X, y=y, sample_weight=sample_weight)
+        y = self._encode_targets(y, "y")
+        for argument, array in (("X", X), ("y", y)):
+            measure_scaling(array, argument=argument, per_column=False)
+        samples = Samples(X, y, weights=checked_weights(sample_weight))
+        device = resolve_device(self.device)
+        home = next(self.module_.parameters()).device
+        with fast_products(device):
+            self._fit_windows(self.module_.to(device), partial(_batches, samples, device))
+        self.module_.to(home)
+        return self
+
+    def _fit_windows(self, network, batches):
+        """Finish the windows of a network, and keep what they are."""
         covariance = finish_windows(network, batches, progress=self.progress).cpu().numpy()
         some = islice(batches(), CONTRAST_BATCHES)
         exponent, by_power = contrast_exponents(network, some)
@@ -185,7 +230,6 @@ class FieldEncoder(NeuralRegressor):
         mix = np.tile(np.eye(4, 5), (len(covariance), 1, 1))
         mix[:, 3, 3] = by_power.cpu().numpy()
         self.windows_["covariance"] = mix @ covariance @ mix.transpose(0, 2, 1)
-        return network
 
 
 def _check_images_differ(samples):
