@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ from neuroigc._validation import InputError
 
 __all__ = ["mgh_layout", "open_mgh", "read_mgh_columns", "read_surface_vector"]
 
-# Frames read at once; how many times the vertices wanted there must be to skip the others.
-BLOCK_FRAMES, SPARSE = 8, 4
+# About what is read at once; how many times the vertices wanted there must be to skip the others.
+BLOCK_BYTES, SPARSE = 2**22, 4
 
 
 class MghLayout(NamedTuple):
@@ -78,25 +79,36 @@ def open_mgh(path: Path) -> np.memmap:
     return data
 
 
-def read_mgh_columns(path: Path, columns: npt.NDArray[np.int64], out: np.ndarray) -> None:
+def read_mgh_columns(
+    path: Path, columns: npt.NDArray[np.int64], out: npt.NDArray[np.float32]
+) -> Iterator[slice]:
     """Read some vertices of every frame into ``out`` of shape (n_frames, n_columns).
 
-    Through a buffer of a few frames: a memory map would keep all pages of the file in memory, and
-    half of the time would go into mapping them. Where the columns lie close together, as those of
-    a coarser template do, the rest of each frame is not read.
+    Through a buffer that stays in the processor's cache: a memory map would keep all pages of the
+    file in memory, and numbers are picked before their bytes are swapped, because most are not
+    wanted. Where the columns lie close together, as those of a coarser template do, the rest of
+    each frame is not read.
+
+    Yields
+    ------
+    slice
+        The frames that ``out`` holds from here on, while they are in the processor's cache.
     """
     n_frames, n_vertices, dtype = mgh_layout(path)
     if not len(columns):
         return
     first, span = int(columns.min()), int(np.ptp(columns)) + 1
-    n_block = BLOCK_FRAMES if SPARSE * span > n_vertices else 1
+    n_block, is_sparse = 1, SPARSE * span <= n_vertices
+    if not is_sparse:
+        n_block = min(n_frames, max(1, BLOCK_BYTES // (n_vertices * dtype.itemsize)))
     buffer = np.empty((n_block - 1) * n_vertices + span, dtype)
-    picked, inside = np.empty(len(columns), dtype), columns - first
+    picked, inside = np.empty((n_block, len(columns)), dtype), columns - first
     with path.open("rb", buffering=0) as file:
-        if n_block > 1 and hasattr(os, "posix_fadvise"):  # makes the system read further ahead
+        if not is_sparse and hasattr(os, "posix_fadvise"):  # makes the system read further ahead
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         for start in range(0, n_frames, n_block):
-            count = min(n_block, n_frames - start)
+            block = slice(start, min(start + n_block, n_frames))
+            count = block.stop - start
             frames = buffer[: (count - 1) * n_vertices + span]
             file.seek(HEADER_BYTES + (start * n_vertices + first) * dtype.itemsize)
             if file.readinto(frames.view(np.uint8).data) != frames.nbytes:
@@ -104,11 +116,12 @@ def read_mgh_columns(path: Path, columns: npt.NDArray[np.int64], out: np.ndarray
                     str(path), expected="a file that stays whole", got="one that became shorter"
                 )
             for number in range(count):
-                np.take(frames[number * n_vertices :], inside, out=picked, mode="clip")
-                out[start + number] = picked
+                np.take(frames[number * n_vertices :], inside, out=picked[number], mode="wrap")
+            out[block] = picked[:count]
             if not start:
                 with reading(path, "an MGH file of one type throughout"):
-                    check_believable(picked)
+                    check_believable(picked[:count])
+            yield block
 
 
 def read_surface_vector(path: Path) -> npt.NDArray[np.generic]:

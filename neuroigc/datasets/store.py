@@ -51,7 +51,8 @@ def writing_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> I
     The ``.npy`` file is there when the block ends well, and whole.
     """
     with atomic_path(path) as temporary:
-        with temporary.open("wb") as file:
+        # To open for writing would empty the file, and make some systems write it out when closed.
+        with temporary.open("r+b") as file:
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             yield file
