@@ -28,16 +28,15 @@ many arrays the file names, lest one that was cut short is taken for whole.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from neuroigc._array_files import open_npy, read_npz
+from neuroigc._array_files import hash_of, open_npy, read_npz
 from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError
 from neuroigc.datasets._hdf5 import read_hdf5
@@ -155,20 +154,6 @@ def _write(folder: Path, name: str, values: np.ndarray) -> str:
         f'{{ file = "{name}.npy", shape = {shape}, dtype = "{dtype}", '
         f'sha256 = "{hash_of(values)}" }}'
     )
-
-
-def hash_of(values: np.ndarray) -> str:
-    """Return the SHA-256 of the numbers, in C order and native bytes, whatever they are kept in."""
-    digest = hashlib.sha256()
-    for block in _blocks(np.atleast_1d(values)):
-        digest.update(block.astype(block.dtype.newbyteorder("="), copy=False).tobytes())
-    return digest.hexdigest()
-
-
-def _blocks(values: np.ndarray, block_bytes: int = 2**24) -> Iterator[np.ndarray]:
-    n_rows = max(1, block_bytes // max(1, values[:1].nbytes))
-    for start in range(0, len(values), n_rows):
-        yield values[start : start + n_rows]
 
 
 def _expect(path: Path, name: str, value: Any, kind: type, expected: str) -> Any:

@@ -8,24 +8,25 @@ image.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from neuroigc._ceilings import ncsnr_from_noise
-from neuroigc._files import make_output_folder
+from neuroigc._files import make_output_folder, writing_alone
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._paths import BETA_VERSION, StrPath
 from neuroigc.datasets._release import Mask, NsdSubject, open_nsd
-from neuroigc.datasets._work import begin_work, check_settings, end_work
+from neuroigc.datasets._work import begin_work, check_settings, end_work, is_begun
 from neuroigc.datasets.store import array_header, reopen_store, write_array, writing_array
 from neuroigc.datasets.subjects import KIND, RESPONSE_DTYPES, SubjectData, write_rest
 
@@ -86,7 +87,7 @@ def prepare_nsd(
     ------
     InputError
         As :func:`neuroigc.datasets.load_nsd`; also if the folder holds what was prepared, or
-        begun, with other settings or from other files.
+        begun, with other settings or from other files, or another process is writing to it.
     """
     plan = open_nsd(
         root,
@@ -112,21 +113,35 @@ def prepare_opened(
     check_choice("dtype", dtype, RESPONSE_DTYPES)
     folder = make_output_folder(folder, "folder")
     settings = plan.settings(dtype)
-    if (data := _finished(folder, settings)) is None:
-        work = begin_work(folder, settings)
-        reopen_store(folder, KIND)
-        in_memory = _read_sessions(plan, work, memory_gb, progress)
-        with _Trials(plan, work, in_memory) as trials:
-            valid = trials.valid_columns()
-            kept = plan.valid_columns(valid)
-            path = folder / "responses.npy"
-            ncsnr, origin = _write_averages(plan, trials, kept, path, dtype, progress)
-        responses = np.load(path, mmap_mode="r", allow_pickle=False)
-        made = plan.subject_data(responses, valid, ncsnr, ncsnr_from=origin)
-        write_rest(made, folder)
-        data = SubjectData.load(folder)
-    end_work(folder)
+    if (data := _finished(folder, settings)) is not None and not is_begun(folder):
+        return data
+    with writing_alone(folder):
+        if data is None:
+            data = _prepare(plan, folder, settings, dtype, memory_gb, progress)
+        end_work(folder)
     return data
+
+
+def _prepare(
+    plan: NsdSubject,
+    folder: Path,
+    settings: dict[str, Any],
+    dtype: str,
+    memory_gb: float,
+    progress: bool,
+) -> SubjectData:
+    work = begin_work(folder, settings)
+    reopen_store(folder, KIND)
+    in_memory = _read_sessions(plan, work, memory_gb, progress)
+    with _Trials(plan, work, in_memory) as trials:
+        valid = trials.valid_columns()
+        kept = plan.valid_columns(valid)
+        path = folder / "responses.npy"
+        averages = _write_averages(plan, trials, kept, path, dtype, progress)
+    responses = np.load(path, mmap_mode="r", allow_pickle=False)
+    made = plan.subject_data(responses, valid, averages.ncsnr, ncsnr_from=averages.ncsnr_from)
+    write_rest(made, folder, sha256_of_responses=averages.sha256)
+    return SubjectData.load(folder)
 
 
 def _finished(folder: Path, settings: dict[str, Any]) -> SubjectData | None:
@@ -166,6 +181,14 @@ def _is_whole(path: Path, plan: NsdSubject) -> bool:
     except InputError:
         return False
     return found == ((plan.n_trials, plan.n_columns), np.dtype(np.float32))
+
+
+class _Averages(NamedTuple):
+    """The signal-to-noise ratio, where it comes from, and the SHA-256 of the averages."""
+
+    ncsnr: npt.NDArray[np.float32] | None
+    ncsnr_from: str
+    sha256: str
 
 
 class _Trials:
@@ -217,8 +240,8 @@ def _write_averages(
     path: Path,
     dtype: str,
     progress: bool,
-) -> tuple[npt.NDArray[np.float32] | None, str]:
-    """Write averages over repeats; return the signal-to-noise ratio and where it comes from."""
+) -> _Averages:
+    """Write averages over repeats."""
     columns = None if kept.all() else np.flatnonzero(kept)
     n_kept = int(kept.sum())
     # All trials, image by image, and those of each image as they came.
@@ -231,11 +254,17 @@ def _write_averages(
     n_block = min(len(by_image), max(1, BLOCK_BYTES // row_bytes))
     # While one block of rows is computed, the other is written.
     blocks = itertools.cycle(np.empty((2, n_block, n_kept), dtype=dtype))
+    digest = hashlib.sha256()
     with (
         writing_array(path, (len(by_image), n_kept), dtype) as out,
         ThreadPoolExecutor(1) as writer,
     ):
-        writing: Future[Any] | None = None
+
+        def write(block: npt.NDArray[np.floating]) -> None:
+            digest.update(block.data)
+            out.write(block.data)
+
+        writing: Future[None] | None = None
         label = f"subj{plan.subject} averages"
         for start in track(range(0, len(by_image), n_block), show=progress, label=label):
             block = next(blocks)
@@ -257,10 +286,11 @@ def _write_averages(
                     n_of_noise += 1
             if writing is not None:
                 writing.result()
-            writing = writer.submit(out.write, block[: len(images)].data.cast("B"))
+            writing = writer.submit(write, block[: len(images)])
         if writing is not None:
             writing.result()
     if plan.ncsnr is not None or not n_of_noise:
-        return plan.ncsnr, "the release"
+        return _Averages(plan.ncsnr, "the release", digest.hexdigest())
     noise /= n_of_noise * (CEILING_TRIALS - 1)
-    return ncsnr_from_noise(noise).astype(np.float32), f"{n_of_noise} images with 3 trials"
+    ncsnr = ncsnr_from_noise(noise).astype(np.float32)
+    return _Averages(ncsnr, f"{n_of_noise} images with 3 trials", digest.hexdigest())
