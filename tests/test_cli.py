@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 from neuroigc import attribution, models
+from neuroigc._mgh import open_mgh
+from neuroigc._vertex_files import read_map
 from neuroigc.attribution import IGCResult
 from neuroigc.cli import main
 from neuroigc.cli.attributions import SHARD_GRADIENTS
@@ -28,7 +30,6 @@ from neuroigc.datasets import (
     load_nsd_images,
     make_study,
 )
-from neuroigc.datasets._mgh import open_mgh, read_surface_vector
 from neuroigc.datasets.layouts import write_algonauts, write_betas, write_labels
 from neuroigc.datasets.store import write_array
 from neuroigc.surface import load_atlas, load_mask
@@ -589,7 +590,7 @@ def test_coarse_studies_can_be_made_of_files_of_fsaverage(data, tmp_path, study_
     labels = {}
     for side, prefix in (("left", "lh"), ("right", "rh")):
         file = data / f"nsddata/freesurfer/fsaverage5/label/{prefix}.nsdgeneral.mgz"
-        labels[side] = np.r_[read_surface_vector(file), np.ones(163842 - 10242)].astype(int)
+        labels[side] = np.r_[read_map(file), np.ones(163842 - 10242)].astype(int)
     write_labels(root, "fsaverage", "nsdgeneral", labels, {1: "nsdgeneral"})
     text = study_toml.read_text().replace(str(data), str(root))
     text = text.replace("truth = true", 'test_images = "special"\ndtype = "float16"')

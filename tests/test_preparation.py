@@ -518,8 +518,8 @@ def test_other_settings_or_files_do_not_mix(root, betas, tmp_path, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path, rng, monkeypatch):
-    for module in ("preparation", "_mgh"):
-        monkeypatch.setattr(f"neuroigc.datasets.{module}.BLOCK_BYTES", 2**16)
+    for module in ("datasets.preparation", "_mgh"):
+        monkeypatch.setattr(f"neuroigc.{module}.BLOCK_BYTES", 2**16)
     n_vertices, n_trials, n_sessions = 2000, 40, 16
     root = tmp_path / "nsd"
     write_experiment(

@@ -91,7 +91,9 @@ def _parser():
 
     verify = commands.add_parser("verify", help="is what lies there what the manifest says?")
     verify.add_argument(
-        "dataset", metavar="DATASET", help="name of a manifest, such as nsd, or arrays"
+        "dataset",
+        metavar="DATASET",
+        help="name of a manifest, such as nsd; arrays, or prepared, a study's folder",
     )
     verify.add_argument("root", metavar="ROOT", type=Path, help="folder that holds the data")
     verify.add_argument(

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._mgh import mgh_layout, read_mgh_columns
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
-from neuroigc.datasets._mgh import mgh_layout, read_mgh_columns
 from neuroigc.datasets._moments import Moments
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import whole_numbers

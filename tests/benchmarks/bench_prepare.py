@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from benchmark_output import interleave, median_and_range, print_environment, print_table, write
 
+from neuroigc._vertex_files import read_map
 from neuroigc.datasets import _paths, prepare_nsd
-from neuroigc.datasets._mgh import read_surface_vector
 from neuroigc.datasets.layouts import write_experiment, write_labels
 
 N_SURFACE, N_PATTERNS = 163842, 97
@@ -151,7 +151,7 @@ def prepare_here(root: Path, out: Path, label: str, sessions: int, *subjects: in
     """Prepare in this process; print the time and the peak of resident memory."""
     folder = _paths.label_folder(root, "fsaverage")
     names = {"left": "lh.nsdgeneral.mgz", "right": "rh.nsdgeneral.mgz"}
-    mask = {side: read_surface_vector(folder / name) > 0 for side, name in names.items()}
+    mask = {side: read_map(folder / name) > 0 for side, name in names.items()}
     mask = None if label == "all" else mask
     print("ready", flush=True)
     options = {"sessions": range(1, sessions + 1), "mask": mask}
