@@ -283,6 +283,19 @@ def test_special_images_of_the_release_do_not_depend_on_the_download(tmp_path, r
         np.testing.assert_array_equal(np.sort(design.special_ids(on_disk)), expected)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([1, 60, 61, 999], r"got 3 of 4 that nobody saw, such as 60\. Leave them out, or add"),
+        ([-1, 1], "got 1 of 2 that nobody saw, such as -1"),
+    ],
+)
+def test_test_images_that_nobody_saw(root, tmp_path, given, message):
+    with pytest.raises(InputError, match=rf"test_images: expected 0-based .*{message}"):
+        prepare_nsd(root, 1, tmp_path / "store", space=SPACE, test_images=given)
+    assert not (tmp_path / "store").exists()
+
+
 # Files of other shapes, surfaces and kinds.
 
 

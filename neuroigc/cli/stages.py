@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
+import numpy as np
+
 from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
 from neuroigc.cli.encoders import has_windows, train_encoder
@@ -14,6 +16,7 @@ from neuroigc.cli.results import load_references, write_prfs, write_rois, write_
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.statistics import write_scores
 from neuroigc.cli.study_data import decoding_samples, write_features
+from neuroigc.datasets._design import check_were_seen
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
 
@@ -64,9 +67,13 @@ def prepare(folder, *, keep, progress):
     for subject in config.encoding.subjects if config.encoding else ():
         load_references(config, subject)
     # So should a missing area or a damaged file of the last subject, hours before its turn.
+    plans = []
     for subject in config.data.subjects:
-        source.check(subject)
+        plans.append(source.check(subject))
         _check_areas(config, subject, source.atlas(subject, config.rois))
+    if not isinstance(config.data.test_images, str):
+        seen = np.concatenate([plan.image_ids for plan in plans])
+        check_were_seen(config.data.test_images, seen)
     for subject in config.data.subjects:
         data = source.prepare(subject, folder.prepared(subject), keep=keep, progress=progress)
         _check_space(config, "responses", data.space)
@@ -126,6 +133,7 @@ def _fit_decoder(path, progress):
         samples.responses,
         samples.features,
         conditions=samples.conditions,
+        sources=samples.image_ids,
         checkpoint=folder.training("decoder"),
     )
 

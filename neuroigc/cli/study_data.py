@@ -38,6 +38,7 @@ class DecodingSamples(NamedTuple):
     responses: StackedRows
     features: np.ndarray
     conditions: np.ndarray
+    image_ids: np.ndarray
     vertices: dict[str, np.ndarray]
 
 
@@ -77,9 +78,9 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
         rows = np.flatnonzero(table["held_out"] == held_out)
         values = table[list(config.decoding.features)].to_numpy(np.float64)[rows]
         stores.append((data.responses, rows, _columns(data, vertices)))
-        parts.append((values, np.full(len(rows), number)))
-    values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return DecodingSamples(StackedRows(stores), values, conditions, vertices)
+        parts.append((values, np.full(len(rows), number), data.image_ids[rows]))
+    values, conditions, image_ids = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return DecodingSamples(StackedRows(stores), values, conditions, image_ids, vertices)
 
 
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
