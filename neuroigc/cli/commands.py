@@ -171,6 +171,11 @@ def _prepare(options):
     from neuroigc.cli.stages import run_stage
 
     folder = StudyFolder.create(options.out, load_config(options.study), resume=options.resume)
+    if options.resume and not options.quiet and folder.record("prepare"):
+        if folder.is_done("prepare"):
+            print("prepare: done before, with these settings; nothing is done again")
+        elif folder.record("prepare").get("key") != folder.key:
+            print("prepare: begun with other settings or another version; all is done again")
     if not (options.resume and folder.is_done("prepare")):
         run_stage(folder, "prepare", progress=not options.quiet)
 

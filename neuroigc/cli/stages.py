@@ -11,7 +11,7 @@ from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
 from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
-from neuroigc.cli.preparing import describe_subject, write_images
+from neuroigc.cli.preparing import Before, describe_subject, write_images
 from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.statistics import write_scores
@@ -75,14 +75,18 @@ def prepare(folder, *, keep, progress):
         seen = np.concatenate([plan.image_ids for plan in plans])
         check_were_seen(config.data.test_images, seen)
     for subject in config.data.subjects:
+        before = Before(folder.prepared(subject))
         data = source.prepare(subject, folder.prepared(subject), keep=keep, progress=progress)
         _check_space(config, "responses", data.space)
         if progress:
-            print(describe_subject(data))
+            done = before.describe()
+            print(describe_subject(data) + f"; {done}" * bool(done))
         for layer in source.atlas(subject, config.rois).layers:
             layer.to_gifti(folder.path / "labels", subject=subject)
     if not (keep and folder.features.exists()):
         write_features(folder, source)
+    elif progress:
+        print("features: kept as they were")
     if config.encoding:
         write_images(folder, source, progress=progress)
 

@@ -10,6 +10,7 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.cli.config import load_config
 from neuroigc.datasets import SubjectData, load_image_cache
+from neuroigc.datasets._design import Design
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, label_folder
 from neuroigc.datasets._sessions import TEMPLATE, source_space
 from neuroigc.datasets.manifest import FileEntry, load_manifest, verify
@@ -95,6 +96,8 @@ def _required(options):
 def _nsd_files(root, given, labels, invented):
     """Return what a study needs of the release, where coarser templates are part of fsaverage."""
     space = given.get("space", TEMPLATE)
+    if invented and given.get("sessions") is None:
+        given = {**given, "sessions": _planned_sessions(root)}
     found = {}
     for subject in given["subjects"]:
         source = source_space(root, subject, space, given.get("beta_version", BETA_VERSION))
@@ -105,6 +108,15 @@ def _nsd_files(root, given, labels, invented):
         entries = require_nsd(subjects=[], space=owner, labels=[name])
         found |= {entry.path: entry for entry in entries if entry.role == "atlas"}
     return list(found.values())
+
+
+def _planned_sessions(root):
+    """Return how many sessions the design of invented data has; 1 where it does not say."""
+    try:
+        planned = Design.read(root).planned_trials
+    except InputError:  # which is told of the file itself
+        return 1
+    return 1 if planned is None else len(planned)
 
 
 def _owner_of_labels(root, space, name, invented):

@@ -11,7 +11,7 @@ from typing import Any
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 
-__all__ = ["begin_work", "check_settings", "end_work", "is_begun"]
+__all__ = ["WORK", "begin_work", "check_settings", "end_work", "is_begun"]
 
 WORK, SETTINGS = ".work", "settings.json"
 # What atomic_path begins of arrays and descriptions; other hidden files are the user's.

@@ -26,11 +26,11 @@ from neuroigc._progress import track
 from neuroigc._validation import InputError, check_choice
 from neuroigc.datasets._paths import BETA_VERSION, StrPath
 from neuroigc.datasets._release import Mask, NsdSubject, open_nsd
-from neuroigc.datasets._work import begin_work, check_settings, end_work, is_begun
+from neuroigc.datasets._work import WORK, begin_work, check_settings, end_work, is_begun
 from neuroigc.datasets.store import array_header, reopen_store, write_array, writing_array
 from neuroigc.datasets.subjects import KIND, RESPONSE_DTYPES, SubjectData, write_rest
 
-__all__ = ["prepare_nsd", "prepare_opened"]
+__all__ = ["count_kept", "prepare_nsd", "prepare_opened"]
 
 CEILING_TRIALS = 3
 MEMORY_GB = 1.0
@@ -152,6 +152,11 @@ def _finished(folder: Path, settings: dict[str, Any]) -> SubjectData | None:
         return None
     check_settings(folder, (data.provenance or {}).get("settings"), settings)
     return data
+
+
+def count_kept(folder: StrPath) -> int:
+    """Return how many sessions work that was cut short has left in a folder."""
+    return len(list((Path(folder) / WORK).glob("session[0-9]*.npy")))
 
 
 def _session_path(work: Path, session: int) -> Path:
