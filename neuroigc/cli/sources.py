@@ -36,6 +36,10 @@ def open_source(config: StudyConfig):
 class _ImageSource:
     """What releases with images have in common: features are their statistics."""
 
+    def shown(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return numbers of what was shown, which the images' own are."""
+        return image_ids
+
     def features(self, subject: str, image_ids: np.ndarray) -> pd.DataFrame:
         """Return the statistics of some images that a subject saw."""
         blocks = []

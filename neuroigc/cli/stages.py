@@ -137,7 +137,7 @@ def _fit_decoder(path, progress):
         samples.responses,
         samples.features,
         conditions=samples.conditions,
-        sources=samples.image_ids,
+        sources=samples.shown,
         checkpoint=folder.training("decoder"),
     )
 

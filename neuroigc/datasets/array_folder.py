@@ -11,6 +11,7 @@
     conditions = "all.h5:/subject"           # a dataset of an HDF5 file
     image_ids = { file = "image_ids.npy", shape = [1200], dtype = "int64" }
     is_test = "is_test.npy"
+    images = "images.npy"                    # one for each sample, to encode from
     space = "fsaverage5"                     # where the responses lie on a surface
 
     [vertices]
@@ -46,7 +47,7 @@ from neuroigc.datasets.arrays import ArrayData
 __all__ = ["DATASET_FILE", "read_folder", "save_arrays"]
 
 DATASET_FILE = "dataset.toml"
-ROWS = ("responses", "targets", "conditions", "image_ids", "is_test")
+ROWS = ("responses", "targets", "conditions", "image_ids", "is_test", "images")
 TABLES = ("vertices", "groups")
 TEXTS = ("title", "licence", "units", "space")
 HDF5_ENDINGS = (".h5", ".hdf5", ".he5")
