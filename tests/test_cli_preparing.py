@@ -109,6 +109,25 @@ def test_what_is_resumed_says_what_was_done_again(prepare, monkeypatch):
     assert "kept as" not in said.out
 
 
+def test_two_commands_do_not_prepare_the_same_study(prepare, tmp_path, monkeypatch):
+    """The second changes nothing of what the first is at."""
+    told, write = [], stages.write_features
+
+    def meanwhile(*args):
+        if not told:
+            told.append(prepare("--resume", "--quiet"))
+        write(*args)
+
+    monkeypatch.setattr(stages, "write_features", meanwhile)
+    code, said = prepare("--quiet")
+    assert code == 0, said.err
+    ((code, said),) = told
+    assert code == 2
+    out = tmp_path / "out"
+    assert f"DIR: expected one that no other process writes to; got {out}, to which" in said.err
+    assert not list(out.rglob("*.lock"))
+
+
 def test_sessions_that_were_kept_are_counted(tmp_path):
     assert Before(tmp_path / "none").describe() == ""
     (tmp_path / ".work").mkdir()

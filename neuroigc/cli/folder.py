@@ -215,7 +215,8 @@ class StudyFolder:
         Yields whether files of an interrupted run with the same settings may be kept. Nobody else
         runs the same stage meanwhile; shards are stages of their own here.
         """
-        with writing_alone(self._marker(stage).parent, "DIR", name=f".{stage}.lock"):
+        lock = self._marker(stage).with_name(f".{stage}.lock").relative_to(self.path)
+        with writing_alone(self.path, "DIR", name=str(lock)):
             yield from self._running(stage)
 
     def _running(self, stage):
