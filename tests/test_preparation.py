@@ -447,6 +447,17 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(root, tmp_path):
     assert {0, N_SESSIONS} < left
 
 
+@pytest.mark.parametrize("n_bytes", [1, 100, 2**22])
+def test_how_much_is_read_and_written_at_once_does_not_change_a_byte(
+    root, tmp_path, monkeypatch, n_bytes
+):
+    on_disk(root, 1, tmp_path / "expected")
+    for module in ("datasets.preparation", "_mgh"):
+        monkeypatch.setattr(f"neuroigc.{module}.BLOCK_BYTES", n_bytes)
+    on_disk(root, 1, tmp_path / "store")
+    assert content(tmp_path / "store") == content(tmp_path / "expected")
+
+
 def test_what_was_done_is_not_done_again(root, tmp_path, monkeypatch):
     whole = content(Path(on_disk(root, 1, tmp_path / "a").responses.filename).parent)
     written = []

@@ -188,10 +188,10 @@ def read_sessions(
     n_left, n_columns = len(columns["left"]), sum(map(len, columns.values()))
 
     def fill(file: BetaFile, hemisphere: str, part: npt.NDArray[np.float32]) -> None:
-        seen = Moments(part.shape[1])
+        seen = Moments(part)
         for block in file.read(columns[hemisphere], part):
-            seen.add(part[block])
-        seen.standardise(part)
+            seen.add(block.stop)
+        seen.standardise()
 
     with ThreadPoolExecutor(len(columns)) as pool:
 
