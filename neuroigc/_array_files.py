@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from neuroigc._files import OBTAIN, reading
 
-__all__ = ["open_npy", "read_npz"]
+__all__ = ["hash_of", "open_npy", "read_npz"]
 
 PLAIN = "biufcSU"
 BLOCK_BYTES = 2**24
@@ -69,6 +70,17 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
                     array = _read_array(stream, member.file_size)
                 arrays[member.filename.removesuffix(".npy")] = array
     return arrays
+
+
+def hash_of(values: npt.NDArray[Any]) -> str:
+    """Return the SHA-256 of the numbers, in C order and native bytes, whatever they are kept in."""
+    digest = hashlib.sha256()
+    rows = np.atleast_1d(values)
+    n_block = max(1, BLOCK_BYTES // max(1, rows[:1].nbytes))
+    for start in range(0, len(rows), n_block):
+        block = rows[start : start + n_block]
+        digest.update(block.astype(block.dtype.newbyteorder("="), copy=False).tobytes())
+    return digest.hexdigest()
 
 
 def _check_count(file: IO[bytes], n_members: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import struct
@@ -17,8 +19,18 @@ from typing import Any
 
 from neuroigc._validation import InputError
 
-__all__ = ["OBTAIN", "atomic_path", "make_output_folder", "read_json", "reading"]
+__all__ = [
+    "LOCK",
+    "OBTAIN",
+    "atomic_path",
+    "make_output_folder",
+    "read_json",
+    "reading",
+    "writing_alone",
+]
 
+# Name of the file that whoever writes to a folder holds.
+LOCK = ".lock"
 OBTAIN = "It may be truncated, damaged or of another kind; obtain it again."
 # What damaged files make readers raise. Warnings count: a reader that doubts is not believed.
 _DAMAGE: tuple[type[BaseException], ...] = (
@@ -79,6 +91,55 @@ def make_output_folder(folder: str | os.PathLike[str], argument: str = "out") ->
             fix="Choose another folder or change its permissions.",
         ) from error
     return folder
+
+
+@contextmanager
+def writing_alone(
+    folder: str | os.PathLike[str], argument: str = "folder", *, name: str = LOCK
+) -> Iterator[None]:
+    """Keep other processes from writing to a folder.
+
+    The lock ends with the process that holds it, however that ends. Where the file system has no
+    locks, nobody is kept out.
+
+    Parameters
+    ----------
+    folder : path
+        Must be there.
+    argument : str
+        As in :class:`InputError`.
+    name : str
+        Of the file that is locked, and removed in the end; who works on another part of the
+        folder may lock another.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    path = Path(folder) / name
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(handle)
+                raise InputError(
+                    argument,
+                    expected="one that no other process writes to",
+                    got=f"{folder}, to which another one is writing",
+                    fix="Wait until it has ended, or name another folder.",
+                ) from error
+        # The file may have been removed between opening and locking it.
+        if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from nibabel.gifti import GiftiDataArray, GiftiImage
 from PIL import Image
 
 from neuroigc._array_files import open_npy
+from neuroigc._mgh import open_mgh
 from neuroigc._validation import InputError
 from neuroigc._vertex_files import read_map, read_maps
 from neuroigc.attribution import IGCResult
@@ -32,10 +33,10 @@ from neuroigc.cli.config import load_config
 from neuroigc.datasets import SubjectData, load_arrays, load_manifest, load_mnist, save_arrays
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
-from neuroigc.datasets._mgh import open_mgh
 from neuroigc.datasets._png import read_png
 from neuroigc.datasets.layouts import write_experiment, write_stimuli
 from neuroigc.datasets.stimuli import load_nsd_images
+from neuroigc.datasets.store import check_numbers
 from neuroigc.models.checkpoints import load_checkpoint, save_checkpoint
 from neuroigc.prf import PRFResult
 from neuroigc.surface import SurfaceMap, load_atlas
@@ -438,7 +439,13 @@ def _make_subject(folder, rng):
         space="x",
         n_surface_vertices=counts,
         n_dropped=counts,
-    ).save(folder / "x.npz")
+    ).save(folder / "sub-01")
+
+
+def _read_every_number(folder):
+    data = SubjectData.load(folder / "sub-01")
+    check_numbers(folder / "sub-01", "subject", "responses")
+    return data
 
 
 def _make_png(folder, rng):
@@ -544,6 +551,7 @@ CASES = {
         checked=True,
     ),
     "pRF result": Case(_make_prf, lambda folder: PRFResult.load(folder / "x.npz"), checked=True),
-    "subject": Case(_make_subject, lambda folder: SubjectData.load(folder / "x.npz")),
+    "subject": Case(_make_subject, lambda folder: SubjectData.load(folder / "sub-01")),
+    "subject, every number": Case(_make_subject, _read_every_number, checked=True),
     "PNG": Case(_make_png, lambda folder: read_png(folder / "x.png"), checked=True),
 }

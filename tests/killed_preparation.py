@@ -33,7 +33,7 @@ def prepare(root, folder, kill_at=None):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
-    prepare_nsd(root, 1, folder, space="tiny", mask=None)
+    prepare_nsd(root, 1, folder, space="tiny", mask=None, memory_gb=0)
     sys.setprofile(None)
     return calls
 

@@ -210,3 +210,12 @@ def test_vertices_that_are_not_those_of_the_columns(data, change, message):
     given = {"vertices": data.vertices, "space": data.space} | change
     with pytest.raises(InputError, match=message):
         load_arrays(data.responses, data.targets, **given)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 5), (6, 5, 4, 3)])
+def test_images_come_back_and_stay_on_disk(tmp_path, rng, shape):
+    images = rng.integers(0, 256, size=shape, dtype=np.uint8)
+    data = load_arrays(rng.normal(size=(6, 2)), rng.normal(size=6), images=images)
+    back = load_arrays(save_arrays(data, tmp_path))
+    np.testing.assert_array_equal(back.images, images)
+    assert isinstance(back.images, np.memmap)

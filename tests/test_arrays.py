@@ -90,6 +90,12 @@ def test_memory_maps_stay_on_disk(samples, tmp_path):
         ({"is_test": ["yes", "no"] * 5}, "is_test: expected one bool per sample"),
         ({"groups": {"V1": ["a"]}}, r"groups\['V1'\]: expected indices below 4"),
         ({"groups": {"V1": [[1], [2, 3]]}}, r"groups\['V1'\]: expected an array of numbers"),
+        ({"images": np.zeros((9, 8, 8), np.uint8)}, "responses has 10, .*images has 9"),
+        ({"images": np.zeros((10, 8), np.uint8)}, r"images: expected shape .*\(10, 8\)"),
+        ({"images": np.zeros((10, 8, 8, 4), np.uint8)}, r"images: expected shape .* 8, 4\)"),
+        ({"images": np.zeros((10, 8, 8), np.int64)}, "images: .*uint8 or floating .* got int64"),
+        ({"images": np.full((10, 8, 8), 1.5)}, "images: expected numbers from 0 to 1; got 1.5 to"),
+        ({"images": np.full((10, 8, 8), np.nan)}, "images: expected numbers from 0 to 1; got nan"),
         (
             {"image_ids": np.repeat(np.arange(5), 2), "is_test": np.arange(10) % 2 == 0},
             "is_test: expected each image either .* got 5 images in both, as 0",

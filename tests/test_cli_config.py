@@ -89,10 +89,6 @@ def test_references_count_from_the_file_and_move_with_the_study(tmp_path):
             MINIMAL.replace("[decoding]", "beta_version = 'a/../..'\n[decoding]"),
             "beta_version: expected the name of a folder",
         ),
-        (
-            MINIMAL.replace("[decoding]", "layout = 'arrays'\n[encoding]\nsubjects = ['01']\n"),
-            "encoding.: expected none: arrays come without images",
-        ),
         ("a = " + "[" * 5000, "expected valid TOML"),
         ('data = "x"\n[decoding]\n', "data: expected a table; got str"),
         (MINIMAL.replace('["01"]', '["../x"]'), "subjects: expected two digits"),

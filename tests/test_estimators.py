@@ -11,6 +11,7 @@ from torch import nn
 from neuroigc._validation import InputError
 from neuroigc.models import NeuralClassifier, NeuralDecoder, NeuralEncoder
 from neuroigc.models.base import pearson
+from neuroigc.models.feeding import Samples
 
 FAST = {"max_epochs": 2, "batch_size": 16, "device": "cpu"}
 DECODER = {**FAST, "hidden": (8, 8)}
@@ -209,6 +210,24 @@ def test_conditions_are_counted_from_zero(decoding, greatest):
         InputError, match=rf"conditions: .*got 2 .* up to {greatest}\. Number the subjects from 0"
     ):
         NeuralDecoder(**DECODER).fit(*decoding, conditions=conditions)
+
+
+def test_random_validation_has_no_source_of_the_samples_trained_on(decoding, monkeypatch):
+    X, y, *_ = decoding
+    sources, parts = np.arange(len(X)) % 31, []
+    split = Samples.split
+
+    def watched(samples, *args):
+        parts.append(split(samples, *args))
+        return parts[-1]
+
+    monkeypatch.setattr(Samples, "split", watched)
+    NeuralDecoder(**DECODER).fit(X, y, sources=sources)
+    ((first, second),) = parts
+    assert len(second)
+    assert not np.intersect1d(sources[first.rows], sources[second.rows]).size
+    with pytest.raises(InputError, match=r"sources: expected the same number|sources has 3"):
+        NeuralDecoder(**DECODER).fit(X, y, sources=sources[:3])
 
 
 def test_given_validation_is_used(decoding):

@@ -56,6 +56,22 @@ def test_split_is_disjoint_complete_and_seeded(samples):
     np.testing.assert_array_equal(first.rows, again.rows)
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+def test_split_keeps_what_has_one_source_together(rng, fraction):
+    """Three subjects, who saw some images together and others alone, in any order."""
+    shared, alone = np.tile(np.arange(40), 3), 100 + np.arange(90)
+    sources = rng.permutation(np.r_[shared, alone])
+    samples = Samples(np.zeros((210, 2)), np.zeros((210, 1)), sources=sources)
+    first, second = samples.split(fraction, np.random.default_rng(1))
+    assert not np.intersect1d(sources[first.rows], sources[second.rows]).size
+    assert sorted([*first.rows, *second.rows]) == list(range(210))
+    assert abs(len(second) - fraction * 210) <= 2
+    again, _ = samples.split(fraction, np.random.default_rng(1))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    part, _ = first.split(0.5, np.random.default_rng(1))
+    assert set(part.rows) < set(first.rows)
+
+
 @pytest.mark.parametrize("n_parts", [1, 2, 3])
 def test_parts_of_batches_are_read_in_order_and_mixed(samples, n_parts):
     batches = samples.cut(30, np.random.default_rng(0), n_parts)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neuroigc._mgh import read_mgh
+from neuroigc._mgh import open_mgh, read_mgh
 from neuroigc._validation import InputError
 from neuroigc.datasets import _hdf5
 from neuroigc.datasets._hdf5 import check_storage, read_hdf5
-from neuroigc.datasets._mgh import open_mgh
 from neuroigc.datasets._png import read_png
 
 VALUES = np.arange(1, 9, dtype=np.float32)

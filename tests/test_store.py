@@ -1,15 +1,17 @@
 """The folder of one subject's arrays: what comes back, and what is told of damage."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 
 import numpy as np
 import pytest
 
+from neuroigc._array_files import hash_of
 from neuroigc._validation import InputError
 from neuroigc.datasets import SubjectData
-from neuroigc.datasets.store import write_array, writing_array
+from neuroigc.datasets.store import SEAL, check_numbers, seal, write_array, writing_array
 
 N_IMAGES = 6
 SIDES = ("left", "right")
@@ -65,7 +67,9 @@ def test_files_are_plain_arrays(data, tmp_path):
     np.testing.assert_array_equal(np.load(folder / "responses.npy"), data.responses)
     np.testing.assert_array_equal(np.load(folder / "vertices_right.npy"), [0, 9])
     said = json.loads((folder / "subject.json").read_text())
-    assert said["arrays"]["responses"] == {"shape": [N_IMAGES, 5], "dtype": "<f4"}
+    sha256 = hashlib.sha256(np.asarray(data.responses).tobytes()).hexdigest()
+    described = {"shape": [N_IMAGES, 5], "dtype": "<f4", "sha256": sha256}
+    assert said["arrays"]["responses"] == described
     assert {path.name for path in folder.iterdir()} == {
         "subject.json",
         *(f"{name}.npy" for name in said["arrays"]),
@@ -128,8 +132,22 @@ def test_what_was_cut_short_is_not_read(data, tmp_path, monkeypatch):
 
 
 def change(folder, **values):
+    """Change a description as whoever writes it would."""
     path = folder / "subject.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    said = json.loads(path.read_text()) | values
+    path.write_text(json.dumps(said | {SEAL: seal(said)}))
+
+
+def flip(path, place=-1):
+    """Change one bit."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def rename(folder):
+    path = folder / "subject.json"
+    path.write_text(path.read_text().replace('"fsaverage5"', '"fsaverage6"'))
 
 
 def pickled(folder):
@@ -137,7 +155,15 @@ def pickled(folder):
 
 
 def unsorted(folder):
-    np.save(folder / "image_ids.npy", np.arange(N_IMAGES)[::-1])
+    replace(folder, "image_ids", np.arange(N_IMAGES)[::-1])
+
+
+def replace(folder, name, values):
+    """Put an array in the place of another, and describe it."""
+    np.save(folder / f"{name}.npy", values)
+    said = {"shape": list(values.shape), "dtype": values.dtype.str, "sha256": hash_of(values)}
+    arrays = json.loads((folder / "subject.json").read_text())["arrays"]
+    change(folder, arrays=arrays | {name: said})
 
 
 @pytest.mark.parametrize(
@@ -148,7 +174,9 @@ def unsorted(folder):
         (lambda f: (f / "subject.json").write_bytes(b"\xff"), r"subject.json: expected a whole"),
         (lambda f: (f / "subject.json").write_text("[]"), r"a JSON object with .*; got another"),
         (lambda f: change(f, format_version=9), r"a JSON object with .*; got another"),
-        (lambda f: change(f, arrays=3), "expected the key 'arrays'"),
+        (rename, r"expected what was written, as its SHA-256 tells; got other text"),
+        (lambda f: flip(f / "is_test.npy"), r"is_test.npy: expected the numbers that were written"),
+        (lambda f: flip(f / "vertices_left.npy", -8), r"left.npy: expected the numbers that were"),
         (lambda f: change(f, arrays={}), r"expected the arrays \['image_ids', .*; got \[\]"),
         (lambda f: change(f, space=3), r"counts of both hemispheres; got .*\['space'\]"),
         (lambda f: change(f, n_dropped={"left": 1}), r"got .*\['n_dropped'\]"),
@@ -193,11 +221,18 @@ def lengthen(path):
     path.write_bytes(path.read_bytes() + b"x")
 
 
+def test_a_flipped_bit_of_what_is_mapped_is_found_by_reading_all(data, tmp_path):
+    folder = data.save(tmp_path)
+    assert check_numbers(folder, "subject", "responses") == data.responses.nbytes
+    flip(folder / "responses.npy", 200)
+    SubjectData.load(folder)  # which reads none of them
+    with pytest.raises(InputError, match=r"responses.npy: expected the numbers that were written"):
+        check_numbers(folder, "subject", "responses")
+
+
 def test_arrays_that_do_not_fit_each_other(data, tmp_path):
     folder = data.save(tmp_path)
-    np.save(folder / "is_test.npy", np.ones(9, bool))
-    said = json.loads((folder / "subject.json").read_text())["arrays"]
-    change(folder, arrays=said | {"is_test": {"shape": [9], "dtype": "|b1"}})
+    replace(folder, "is_test", np.ones(9, bool))
     with pytest.raises(InputError, match=rf"{folder}, .*is_test: expected the same number"):
         SubjectData.load(folder)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from neuroigc._validation import InputError
 from neuroigc.cli import main
-from neuroigc.datasets import load_arrays, save_arrays, verify
+from neuroigc.datasets import SubjectData, load_arrays, save_arrays, verify
 from neuroigc.datasets.inspection import inspect_file
 from neuroigc.datasets.layouts import (
     write_algonauts,
@@ -303,3 +303,58 @@ def test_packed_labels_and_folders_of_images(tmp_path):
     assert inspect(folder, (1, 4, 4, 3), deep=False) == "1 images"
     with pytest.raises(InputError, match="1 images of 2"):
         inspect(folder, (2, 4, 4, 3))
+
+
+# What was prepared.
+
+
+@pytest.fixture
+def prepared(study, rng, capsys):
+    """Prepare the study; return its folder, and how to check it."""
+    out = study.parent / "out"
+    write_stimuli(study, rng.integers(0, 256, size=(8, 16, 16, 3), dtype=np.uint8))
+    assert main(["prepare", str(study.parent / "study.toml"), "--out", str(out), "--quiet"]) == 0
+
+    def check(*options, root=out):
+        code = main(["verify", "prepared", str(root), "--quiet", *options])
+        return code, capsys.readouterr()
+
+    return out, check
+
+
+def test_what_was_prepared_is_as_it_was_written(prepared):
+    out, check = prepared
+    n_bytes = SubjectData.load(out / "prepared" / "sub-01").responses.nbytes
+    for options, found in (((), "size fits"), (("--deep",), f"{n_bytes:,} bytes as written")):
+        code, said = check(*options)
+        assert code == 0, said
+        (line,) = [line for line in said.out.splitlines() if "responses.npy" in line]
+        assert line.startswith("ok          prepared/sub-01/responses.npy  ")
+        assert line.endswith(found)
+    code, said = check(root=out / "prepared" / "sub-01")
+    assert code == 0
+    assert "8 of 8 files are there and fit" in said.out
+
+
+@pytest.mark.parametrize(
+    ("name", "deep", "message"),
+    [
+        ("responses.npy", True, "responses.npy: expected the numbers that were written"),
+        ("image_ids.npy", False, "image_ids.npy: expected the numbers that were written"),
+        ("subject.json", False, "subject.json: expected"),
+    ],
+)
+def test_flipped_bits_in_what_was_prepared(prepared, name, deep, message):
+    out, check = prepared
+    path = out / "prepared" / "sub-01" / name
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    code, said = check(*["--deep"] * deep)
+    assert code == 2
+    assert any(line.startswith("corrupt") and message in line for line in said.out.splitlines())
+
+
+def test_a_folder_where_nothing_was_prepared(study, capsys):
+    assert main(["verify", "prepared", str(study)]) == 2
+    assert "a folder that `neuroigc prepare` wrote to; got" in capsys.readouterr().err

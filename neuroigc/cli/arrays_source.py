@@ -33,6 +33,13 @@ class ArraysSource:
                 got="none",
                 fix="Without a surface, call neuroigc.attribution from Python.",
             )
+        shape = None if self.data.images is None else self.data.images.shape[1:3]
+        if config.encoding and (shape is None or shape[0] != shape[1]):
+            raise InputError(
+                "[encoding]",
+                expected="square images in dataset.toml, one for each sample",
+                got="none" if shape is None else f"{shape[0]} x {shape[1]} pixels",
+            )
         subjects, conditions = config.data.subjects, self.data.conditions
         if conditions is None and len(subjects) > 1:
             raise InputError(
@@ -102,6 +109,28 @@ class ArraysSource:
         names = self.data.target_names or [f"target_{k}" for k in range(1, targets.shape[1] + 1)]
         index = pd.Index(image_ids, name="image_id")
         return pd.DataFrame(targets[image_ids], index=index, columns=list(names))
+
+    def shown(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return numbers of what was shown on samples, the same where that was the same."""
+        ids = self.data.image_ids
+        return image_ids if ids is None else ids[image_ids]
+
+    def images(
+        self,
+        subject: str,  # noqa: ARG002 - a sample has the same number for all
+        image_ids: np.ndarray,
+        *,
+        size: int | None = None,
+    ) -> np.ndarray:
+        """Return grey images (n_images, size, size) in 0-1 of some samples."""
+        from neuroigc.datasets.stimuli import prepare_image
+
+        grey = []
+        for pixels in self.data.images[image_ids]:
+            levels = pixels if pixels.dtype == np.uint8 else 255 * pixels
+            rgb = levels if levels.ndim == 3 else np.stack([levels] * 3, axis=-1)
+            grey.append(prepare_image(rgb, size=size))
+        return np.stack(grey)
 
     def atlas(self, subject: str, rois: RoiConfig):
         """Return the areas, several atlases combined into one."""

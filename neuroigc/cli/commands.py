@@ -91,7 +91,9 @@ def _parser():
 
     verify = commands.add_parser("verify", help="is what lies there what the manifest says?")
     verify.add_argument(
-        "dataset", metavar="DATASET", help="name of a manifest, such as nsd, or arrays"
+        "dataset",
+        metavar="DATASET",
+        help="name of a manifest, such as nsd; arrays, or prepared, a study's folder",
     )
     verify.add_argument("root", metavar="ROOT", type=Path, help="folder that holds the data")
     verify.add_argument(
@@ -169,6 +171,11 @@ def _prepare(options):
     from neuroigc.cli.stages import run_stage
 
     folder = StudyFolder.create(options.out, load_config(options.study), resume=options.resume)
+    if options.resume and not options.quiet and folder.record("prepare"):
+        if folder.is_done("prepare"):
+            print("prepare: done before, with these settings; nothing is done again")
+        elif folder.record("prepare").get("key") != folder.key:
+            print("prepare: begun with other settings or another version; all is done again")
     if not (options.resume and folder.is_done("prepare")):
         run_stage(folder, "prepare", progress=not options.quiet)
 

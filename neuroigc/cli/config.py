@@ -168,8 +168,6 @@ def _check_values(config, where):
         own = data.test_images
         expected = "nothing: only NSD has a choice"
         checks.append(("[data] test_images", own, own == "shared", expected))
-    if data.layout == "arrays":
-        checks.append(("[encoding]", "one", not encoding, "none: arrays come without images"))
     if decoding:
         n_drawn = decoding.n_permutations
         checks += [

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import neuroigc
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._files import atomic_path, make_output_folder, writing_alone
 from neuroigc._validation import InputError
 from neuroigc.cli.config import StudyConfig, dump_config, load_config
 
@@ -212,8 +212,14 @@ class StudyFolder:
     def running(self, stage: str) -> Iterator[bool]:
         """Keep the record of ``stage`` around its work.
 
-        Yields whether files of an interrupted run with the same settings may be kept.
+        Yields whether files of an interrupted run with the same settings may be kept. Nobody else
+        runs the same stage meanwhile; shards are stages of their own here.
         """
+        lock = self._marker(stage).with_name(f".{stage}.lock").relative_to(self.path)
+        with writing_alone(self.path, "DIR", name=str(lock)):
+            yield from self._running(stage)
+
+    def _running(self, stage):
         before = self.record(stage)
         keep = before.get("state") == "running" and before.get("key") == self.key
         if not keep:

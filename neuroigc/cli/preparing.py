@@ -6,8 +6,9 @@ import numpy as np
 
 from neuroigc.datasets import SubjectData
 from neuroigc.datasets.image_cache import cache_images
+from neuroigc.datasets.preparation import count_kept
 
-__all__ = ["describe_subject", "image_owners", "write_images"]
+__all__ = ["Before", "describe_subject", "image_owners", "write_images"]
 
 TIMES = {1: "once", 2: "twice", 3: "three times"}
 
@@ -56,9 +57,37 @@ def describe_subject(data: SubjectData) -> str:
     if invalid := provenance.get("n_invalid_vertices_by_session"):
         listed = ", ".join(f"{sum(n.values()):,} in session {s}" for s, n in invalid.items())
         parts[1] += f" (invalid: {listed})"
-    if data.noise_ceiling is None:
-        parts.append("noise ceiling unknown")
-    else:
-        percent = 100 * float(np.nanmedian(data.noise_ceiling))
-        parts.append(f"median noise ceiling {percent:.1f} % (from {provenance['ncsnr_from']})")
+    parts.append(_describe_ceiling(data.noise_ceiling, provenance.get("ncsnr_from")))
     return f"sub-{data.subject}: {'; '.join(parts)}"
+
+
+def _describe_ceiling(ceiling, origin) -> str:
+    if ceiling is None:
+        return "noise ceiling unknown (no image has three trials, and the release has no ncsnr)"
+    share = 100 * float(np.mean(ceiling > 0))
+    text = f"median noise ceiling {100 * float(np.nanmedian(ceiling)):.1f} % (from {origin}"
+    if share > 50:
+        return f"{text})"
+    if share == 0:
+        return f"{text}; no vertex answers to an image's trials more alike than to others')"
+    return f"{text}; only {share:.1f} % of the vertices have one above zero)"
+
+
+class Before:
+    """What there was of a subject before it was prepared, to say what was done again."""
+
+    def __init__(self, folder) -> None:
+        self._path = folder / "subject.json"
+        self._changed, self._n_sessions = _changed(self._path), count_kept(folder)
+
+    def describe(self) -> str:
+        """Say what was kept and what not; nothing of a subject that was new."""
+        if self._changed is not None and self._changed == _changed(self._path):
+            return "kept as it was"
+        if self._n_sessions:
+            return f"{self._n_sessions} sessions kept, the rest read"
+        return "" if self._changed is None else "made again"
+
+
+def _changed(path):
+    return path.stat().st_mtime_ns if path.exists() else None

@@ -11,7 +11,7 @@ from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.arrays_source import ArraysSource
 from neuroigc.cli.config import RoiConfig, StudyConfig
 from neuroigc.datasets import image_statistics
-from neuroigc.datasets._paths import is_inside
+from neuroigc.datasets._paths import NATIVE, is_inside
 
 __all__ = ["AlgonautsSource", "NsdSource", "label_path", "merge_areas", "open_source"]
 
@@ -35,6 +35,10 @@ def open_source(config: StudyConfig):
 
 class _ImageSource:
     """What releases with images have in common: features are their statistics."""
+
+    def shown(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return numbers of what was shown, which the images' own are."""
+        return image_ids
 
     def features(self, subject: str, image_ids: np.ndarray) -> pd.DataFrame:
         """Return the statistics of some images that a subject saw."""
@@ -196,6 +200,15 @@ def _check_template(space):
     """Raise unless atlases and maps can be had in a space, before its betas are read."""
     from neuroigc.surface import SPACES
 
+    if space == NATIVE:
+        raise InputError(
+            "[data] space",
+            expected=f"one of {', '.join(SPACES)}, on which areas, maps and tables lie",
+            got=f"{space}, of which each subject has another",
+            fix="No stage of this command goes that way; the release has the same betas on "
+            "fsaverage. From Python, prepare_nsd, NeuralDecoder and "
+            "integrated_gradient_correlation do, one subject at a time.",
+        )
     check_choice("[data] space", space, SPACES)
 
 

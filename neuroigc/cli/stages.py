@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from functools import partial
 
+import numpy as np
+
 from neuroigc._validation import InputError, check_choice
 from neuroigc.cli.attributions import attribute, attribute_shard_of_all, merge_shards_of_all
 from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
-from neuroigc.cli.preparing import describe_subject, write_images
+from neuroigc.cli.preparing import Before, describe_subject, write_images
 from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.statistics import write_scores
 from neuroigc.cli.study_data import decoding_samples, write_features
+from neuroigc.datasets._design import check_were_seen
 
 __all__ = ["merge", "run_shard", "run_stage", "run_stages"]
 
@@ -64,18 +67,26 @@ def prepare(folder, *, keep, progress):
     for subject in config.encoding.subjects if config.encoding else ():
         load_references(config, subject)
     # So should a missing area or a damaged file of the last subject, hours before its turn.
+    plans = []
     for subject in config.data.subjects:
-        source.check(subject)
+        plans.append(source.check(subject))
         _check_areas(config, subject, source.atlas(subject, config.rois))
+    if not isinstance(config.data.test_images, str):
+        seen = np.concatenate([plan.image_ids for plan in plans])
+        check_were_seen(config.data.test_images, seen)
     for subject in config.data.subjects:
+        before = Before(folder.prepared(subject))
         data = source.prepare(subject, folder.prepared(subject), keep=keep, progress=progress)
         _check_space(config, "responses", data.space)
         if progress:
-            print(describe_subject(data))
+            done = before.describe()
+            print(describe_subject(data) + f"; {done}" * bool(done))
         for layer in source.atlas(subject, config.rois).layers:
             layer.to_gifti(folder.path / "labels", subject=subject)
     if not (keep and folder.features.exists()):
         write_features(folder, source)
+    elif progress:
+        print("features: kept as they were")
     if config.encoding:
         write_images(folder, source, progress=progress)
 
@@ -126,6 +137,7 @@ def _fit_decoder(path, progress):
         samples.responses,
         samples.features,
         conditions=samples.conditions,
+        sources=samples.shown,
         checkpoint=folder.training("decoder"),
     )
 

@@ -32,12 +32,20 @@ __all__ = [
 ]
 
 
+# Columns of the table of features that are none.
+ABOUT = ("held_out", "shown")
+
+
 class DecodingSamples(NamedTuple):
-    """Vertices → features: one row per subject and image."""
+    """Vertices → features: one row per subject and image.
+
+    ``shown`` is the same for rows of all subjects on which the same was shown.
+    """
 
     responses: StackedRows
     features: np.ndarray
     conditions: np.ndarray
+    shown: np.ndarray
     vertices: dict[str, np.ndarray]
 
 
@@ -77,9 +85,9 @@ def decoding_samples(folder, *, held_out: bool, subject: str | None = None) -> D
         rows = np.flatnonzero(table["held_out"] == held_out)
         values = table[list(config.decoding.features)].to_numpy(np.float64)[rows]
         stores.append((data.responses, rows, _columns(data, vertices)))
-        parts.append((values, np.full(len(rows), number)))
-    values, conditions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return DecodingSamples(StackedRows(stores), values, conditions, vertices)
+        parts.append((values, np.full(len(rows), number), table["shown"].to_numpy()[rows]))
+    values, conditions, shown = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return DecodingSamples(StackedRows(stores), values, conditions, shown, vertices)
 
 
 def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples:
@@ -164,8 +172,8 @@ def _columns(data, vertices):
 
 
 def load_features(folder) -> pd.DataFrame:
-    """Return the features of every image, indexed by image id, with the column ``held_out``."""
-    table = read_table(folder, "prepare", folder.features, ("image_id", "held_out"))
+    """Return the features of every image, indexed by image id, with the columns of ``ABOUT``."""
+    table = read_table(folder, "prepare", folder.features, ("image_id", *ABOUT))
     return table.set_index("image_id")
 
 
@@ -201,6 +209,7 @@ def write_features(folder, source) -> None:
 
     table = pd.DataFrame(index=pd.Index(image_ids, name="image_id"))
     table["held_out"] = np.isin(image_ids, list(is_test)).astype(int)
+    table["shown"] = source.shown(image_ids)
     subjects = np.array([owner[i] for i in image_ids])
     parts = [(subject, image_ids[subjects == subject]) for subject in config.data.subjects]
     table = table.join(pd.concat([source.features(*part) for part in parts if len(part[1])]))
@@ -222,8 +231,8 @@ def write_features(folder, source) -> None:
 
 def _check_feature(table, name):
     """Raise unless a feature is there, is a finite number for every image, and can name a file."""
-    if name not in table or name == "held_out":
-        known = ", ".join(column for column in table if column != "held_out")
+    if name not in table or name in ABOUT:
+        known = ", ".join(column for column in table if column not in ABOUT)
         raise InputError("[decoding] features", expected=f"some of {known}", got=repr(name))
     if len(bids_label(name, "[decoding] features")) > 60:
         raise InputError("[decoding] features", expected="names of up to 60 letters", got=name)

@@ -6,18 +6,24 @@ import math
 from pathlib import Path
 
 from neuroigc._mgh import read_mgh
+from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.cli.config import load_config
+from neuroigc.datasets import SubjectData, load_image_cache
+from neuroigc.datasets._design import Design
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, label_folder
 from neuroigc.datasets._sessions import TEMPLATE, source_space
 from neuroigc.datasets.manifest import FileEntry, load_manifest, verify
 from neuroigc.datasets.requirements import require_algonauts, require_nsd
+from neuroigc.datasets.store import check_numbers, read_description
 
 __all__ = ["verify_and_print"]
 
 GOOD = ("ok", "unverified")
 # More files of one kind with the same fault are counted only.
 MOST_LINES = 6
+# What is prepared, by the name of its description, and how it is loaded.
+STORES = {"images": load_image_cache, "subject": SubjectData.load}
 LAYOUTS = {"nsd": "nsd", "algonauts": "algonauts2023"}
 
 
@@ -25,6 +31,8 @@ def verify_and_print(options) -> bool:
     """Print what is there and what is not; return whether all that is needed is."""
     if options.dataset == "arrays":
         return _verify_arrays(options.root)
+    if options.dataset == "prepared":
+        return _verify_prepared(options.root, deep=options.deep, progress=not options.quiet)
     files = _required(options)
     statuses = verify(
         options.dataset, options.root, files=files, deep=options.deep, progress=not options.quiet
@@ -88,6 +96,8 @@ def _required(options):
 def _nsd_files(root, given, labels, invented):
     """Return what a study needs of the release, where coarser templates are part of fsaverage."""
     space = given.get("space", TEMPLATE)
+    if invented and given.get("sessions") is None:
+        given = {**given, "sessions": _planned_sessions(root)}
     found = {}
     for subject in given["subjects"]:
         source = source_space(root, subject, space, given.get("beta_version", BETA_VERSION))
@@ -98,6 +108,15 @@ def _nsd_files(root, given, labels, invented):
         entries = require_nsd(subjects=[], space=owner, labels=[name])
         found |= {entry.path: entry for entry in entries if entry.role == "atlas"}
     return list(found.values())
+
+
+def _planned_sessions(root):
+    """Return how many sessions the design of invented data has; 1 where it does not say."""
+    try:
+        planned = Design.read(root).planned_trials
+    except InputError:  # which is told of the file itself
+        return 1
+    return 1 if planned is None else len(planned)
 
 
 def _owner_of_labels(root, space, name, invented):
@@ -197,3 +216,36 @@ def _verify_arrays(root):
     data = load_arrays(root)
     print(f"ok          {root}: responses {data.responses.shape}, targets {data.targets.shape}")
     return True
+
+
+def _verify_prepared(root, *, deep, progress):
+    """Check what `neuroigc prepare` left below a folder; with ``deep``, every number of it."""
+    n_files = n_bad = 0
+    stores = [(path.parent, path.stem) for kind in STORES for path in root.rglob(f"{kind}.json")]
+    for folder, kind in sorted(stores):
+        try:
+            STORES[kind](folder)
+            names = read_description(folder, kind)["arrays"]
+        except InputError as error:
+            print(f"corrupt     {error}")
+            n_files, n_bad = n_files + 1, n_bad + 1
+            continue
+        n_files += len(names)
+        for name in track(names, show=progress and deep, label=folder.name):
+            path, found = folder / f"{name}.npy", "size fits"
+            try:
+                if deep:
+                    found = f"read whole: {check_numbers(folder, kind, name):,} bytes as written"
+            except InputError as error:
+                n_bad += 1
+                print(f"corrupt     {error}")
+            else:
+                print(f"ok          {path.relative_to(root)}  {found}")
+    if not stores:
+        raise InputError(
+            "ROOT",
+            expected="a folder that `neuroigc prepare` wrote to",
+            got=f"{root}, with no {' or '.join(f'{kind}.json' for kind in STORES)} in it",
+        )
+    print(f"{n_files - n_bad} of {n_files} files are there and fit")
+    return not n_bad

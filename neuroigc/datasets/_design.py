@@ -15,7 +15,7 @@ from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._paths import StrPath
 from neuroigc.datasets.arrays import whole_numbers
 
-__all__ = ["RELEASED_SESSIONS", "Design"]
+__all__ = ["RELEASED_SESSIONS", "Design", "check_were_seen"]
 
 # Sessions of subjects 1 to 8 in the release, of the design's 40.
 RELEASED_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
@@ -94,7 +94,9 @@ class Design:
         """Return the 0-based ids of the test images; ``n_sessions`` as in :meth:`special_ids`."""
         if not isinstance(test_images, str):
             expected = "'shared' or 0-based numbers, or 'special'"
-            return whole_numbers("test_images", test_images, expected)
+            given = whole_numbers("test_images", test_images, expected)
+            check_were_seen(given, self.subject_images - 1)
+            return given
         if test_images not in ("shared", "special"):
             raise InputError(
                 "test_images",
@@ -125,6 +127,20 @@ class Design:
         if self.planned_trials is None:
             return n_sessions * TRIALS_PER_SESSION
         return int(self.planned_trials[:n_sessions].sum())
+
+
+def check_were_seen(test_images: npt.ArrayLike, seen: npt.ArrayLike) -> None:
+    """Raise if test images were asked for that nobody saw, rather than leave them out."""
+    given = np.unique(test_images)
+    unseen = np.setdiff1d(given, seen)
+    if len(unseen):
+        raise InputError(
+            "test_images",
+            expected="0-based numbers of images that a subject saw in these sessions",
+            got=f"{len(unseen)} of {len(given)} that nobody saw, such as {unseen[0]}",
+            fix="Leave them out, or add the subjects and sessions that they belong to; what NSD "
+            "calls 73KID counts from 1.",
+        )
 
 
 def _counting_numbers(name: str, values: np.ndarray) -> npt.NDArray[np.int64]:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from neuroigc import __version__
 from neuroigc._ceilings import explainable_share
 from neuroigc._validation import InputError
+from neuroigc._vertex_files import read_map
 from neuroigc.datasets import _paths
 from neuroigc.datasets._design import Design
-from neuroigc.datasets._mgh import read_surface_vector
 from neuroigc.datasets._paths import BETA_VERSION, HEMISPHERES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets._sessions import (
     BetaFile,
@@ -268,7 +268,7 @@ def _read_ncsnr(
         return None
     parts = []
     for side, path in zip(HEMISPHERES, paths, strict=True):
-        values = read_surface_vector(path)
+        values = read_map(path)
         if len(values) != n_in_files[side]:
             raise InputError(
                 str(path), expected=f"{n_in_files[side]} vertices", got=f"{len(values)}"

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuroigc._mgh import mgh_layout, read_mgh_columns
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
-from neuroigc.datasets._mgh import mgh_layout, read_mgh_columns
+from neuroigc.datasets._moments import Moments
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import whole_numbers
 
@@ -25,8 +26,7 @@ TEMPLATE = "fsaverage"
 # Betas on a subject's own surface are whole numbers of a 300th of a percent; those on a template
 # are percent already.
 NATIVE_SCALE = np.float32(300)
-# Blocks that stay in the processor's cache: columns to standardise, vertices of an HDF5 file.
-BLOCK_COLUMNS = 256
+# Vertices of an HDF5 file that are read at once.
 BLOCK_VERTICES = 4096
 START_BYTES = 2**16
 
@@ -47,12 +47,19 @@ class BetaFile:
             return cls(path, layout.n_frames, layout.n_vertices)
         return cls(path, *_with_hdf5(path, lambda betas: betas.shape))
 
-    def read(self, columns: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        """Read some vertices in percent signal change into ``out`` (n_trials, n_columns)."""
+    def read(self, columns: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> Iterator[slice]:
+        """Read some vertices in percent signal change into ``out`` (n_trials, n_columns).
+
+        Yields
+        ------
+        slice
+            The trials that were read.
+        """
         if self.path.suffix == ".mgh":
-            read_mgh_columns(self.path, columns, out)
+            yield from read_mgh_columns(self.path, columns, out)
         elif len(columns):
             _with_hdf5(self.path, lambda betas: _read_vertices(betas, columns, out))
+            yield slice(0, self.n_trials)
 
 
 def file_identity(path: Path, root: StrPath) -> dict[str, Any]:
@@ -181,8 +188,10 @@ def read_sessions(
     n_left, n_columns = len(columns["left"]), sum(map(len, columns.values()))
 
     def fill(file: BetaFile, hemisphere: str, part: npt.NDArray[np.float32]) -> None:
-        file.read(columns[hemisphere], part)
-        _zscore(part)
+        seen = Moments(part)
+        for block in file.read(columns[hemisphere], part):
+            seen.add(block.stop)
+        seen.standardise()
 
     with ThreadPoolExecutor(len(columns)) as pool:
 
@@ -202,20 +211,6 @@ def read_sessions(
             following = begin(coming.pop(0)) if coming else None
             yield session, betas
             del betas
-
-
-def _zscore(betas: npt.NDArray[np.float32]) -> None:
-    """Standardise each column in place, or make it NaN where that cannot be done."""
-    for start in range(0, betas.shape[1], BLOCK_COLUMNS):
-        part = slice(start, start + BLOCK_COLUMNS)
-        block = betas[:, part].astype(np.float64)
-        with np.errstate(invalid="ignore"):  # what is not finite stays so in the sums
-            block -= block.mean(axis=0)
-            deviation = np.sqrt(np.einsum("tv,tv->v", block, block) / len(block))
-            # Sums of float32 are exact in float64, so constants come out as exactly zero.
-            good = np.isfinite(deviation) & (deviation > 0)
-            block *= np.where(good, 1 / np.where(good, deviation, 1), np.nan)
-        betas[:, part] = block
 
 
 def _with_hdf5(path: Path, use: Any) -> Any:

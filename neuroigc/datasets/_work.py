@@ -11,7 +11,7 @@ from typing import Any
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 
-__all__ = ["begin_work", "check_settings", "end_work"]
+__all__ = ["WORK", "begin_work", "check_settings", "end_work", "is_begun"]
 
 WORK, SETTINGS = ".work", "settings.json"
 # What atomic_path begins of arrays and descriptions; other hidden files are the user's.
@@ -42,6 +42,11 @@ def begin_work(folder: Path, settings: dict[str, Any]) -> Path:
         if HALF.fullmatch(half.name) and half.is_file():
             half.unlink()
     return work
+
+
+def is_begun(folder: Path) -> bool:
+    """Tell whether there is a folder of work."""
+    return (folder / WORK).is_dir()
 
 
 def end_work(folder: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._vertex_files import read_map
 from neuroigc.datasets import _paths
-from neuroigc.datasets._mgh import read_surface_vector
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, StrPath
 from neuroigc.datasets.nsd import load_nsd
 from neuroigc.datasets.subjects import SubjectData
@@ -106,7 +106,7 @@ def _write_roi_masks(nsd_root: StrPath, folder: Path, data: SubjectData, space: 
             }
             if not all(path.is_file() for path in files.values()):
                 continue
-            labels = {side: read_surface_vector(path).astype(int) for side, path in files.items()}
+            labels = {side: read_map(path).astype(int) for side, path in files.items()}
             # A subject's own surface is not the template's, unless the study was simulated so.
             if any(len(v) != data.n_surface_vertices[side] for side, v in labels.items()):
                 continue

@@ -11,6 +11,7 @@
     conditions = "all.h5:/subject"           # a dataset of an HDF5 file
     image_ids = { file = "image_ids.npy", shape = [1200], dtype = "int64" }
     is_test = "is_test.npy"
+    images = "images.npy"                    # one for each sample, to encode from
     space = "fsaverage5"                     # where the responses lie on a surface
 
     [vertices]
@@ -28,16 +29,15 @@ many arrays the file names, lest one that was cut short is taken for whole.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from neuroigc._array_files import open_npy, read_npz
+from neuroigc._array_files import hash_of, open_npy, read_npz
 from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._validation import InputError
 from neuroigc.datasets._hdf5 import read_hdf5
@@ -47,7 +47,7 @@ from neuroigc.datasets.arrays import ArrayData
 __all__ = ["DATASET_FILE", "read_folder", "save_arrays"]
 
 DATASET_FILE = "dataset.toml"
-ROWS = ("responses", "targets", "conditions", "image_ids", "is_test")
+ROWS = ("responses", "targets", "conditions", "image_ids", "is_test", "images")
 TABLES = ("vertices", "groups")
 TEXTS = ("title", "licence", "units", "space")
 HDF5_ENDINGS = (".h5", ".hdf5", ".he5")
@@ -155,20 +155,6 @@ def _write(folder: Path, name: str, values: np.ndarray) -> str:
         f'{{ file = "{name}.npy", shape = {shape}, dtype = "{dtype}", '
         f'sha256 = "{hash_of(values)}" }}'
     )
-
-
-def hash_of(values: np.ndarray) -> str:
-    """Return the SHA-256 of the numbers, in C order and native bytes, whatever they are kept in."""
-    digest = hashlib.sha256()
-    for block in _blocks(np.atleast_1d(values)):
-        digest.update(block.astype(block.dtype.newbyteorder("="), copy=False).tobytes())
-    return digest.hexdigest()
-
-
-def _blocks(values: np.ndarray, block_bytes: int = 2**24) -> Iterator[np.ndarray]:
-    n_rows = max(1, block_bytes // max(1, values[:1].nbytes))
-    for start in range(0, len(values), n_rows):
-        yield values[start : start + n_rows]
 
 
 def _expect(path: Path, name: str, value: Any, kind: type, expected: str) -> Any:

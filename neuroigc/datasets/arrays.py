@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class ArrayData:
         One for each target.
     title, units, licence : str
         What the data are, in which units responses come, and what may be done with them.
+    images : array of shape (n_samples, height, width[, 3]), or None
+        What was shown on each sample, grey or RGB: uint8, or numbers from 0 to 1.
     """
 
     responses: np.ndarray
@@ -59,6 +61,7 @@ class ArrayData:
     title: str = ""
     units: str = ""
     licence: str = ""
+    images: np.ndarray | None = None
 
 
 def load_arrays(
@@ -75,6 +78,7 @@ def load_arrays(
     title: str = "",
     units: str = "",
     licence: str = "",
+    images: npt.ArrayLike | None = None,
 ) -> ArrayData:
     """Check arrays of any origin and put them together.
 
@@ -83,10 +87,10 @@ def load_arrays(
     responses : array of shape (n_samples, ...) or path
         Responses; or a folder with a ``dataset.toml``, as :mod:`neuroigc.datasets.array_folder`
         describes it and :func:`neuroigc.datasets.save_arrays` writes it; or a ``.npz`` file with
-        "responses", "targets" and optionally "conditions", "image_ids", "is_test" and
+        "responses", "targets" and optionally "conditions", "image_ids", "is_test", "images" and
         "groups/<name>". Memory maps stay on disk.
     targets, conditions, groups, image_ids, is_test, vertices, space, target_names, title, units, \
-licence
+licence, images
         As in :class:`ArrayData`.
 
     Returns
@@ -112,7 +116,7 @@ licence
             for name in list(arrays)
             if name.startswith(GROUP_PREFIX)
         }
-        known = {"responses", "targets", "conditions", "image_ids", "is_test"}
+        known = {"responses", "targets", "conditions", "image_ids", "is_test", "images"}
         if not {"responses", "targets"} <= arrays.keys() <= known:
             raise InputError(
                 str(responses),
@@ -139,12 +143,14 @@ licence
     conditions = _optional_rows("conditions", conditions, np.int64)
     image_ids = _optional_rows("image_ids", image_ids, np.int64)
     is_test = _optional_rows("is_test", is_test, np.bool_)
+    images = None if images is None else _check_images(images)
     check_same_length(
         responses=responses,
         targets=targets,
         conditions=conditions,
         image_ids=image_ids,
         is_test=is_test,
+        images=images,
     )
     _check_finite("responses", responses)
     _check_finite("targets", targets)
@@ -181,6 +187,7 @@ licence
         title,
         units,
         licence,
+        images,
     )
 
 
@@ -234,11 +241,34 @@ def _optional_rows(
     return array.astype(dtype)
 
 
-def _check_finite(name: str, array: np.ndarray, block_bytes: int = 2**26) -> None:
+def _check_images(values: npt.ArrayLike) -> np.ndarray:
+    images = _as_numbers("images", values)
+    is_picture = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
+    if not is_picture or not images.size or images.dtype not in (np.uint8, np.float32, np.float64):
+        raise InputError(
+            "images",
+            expected="shape (n_samples, height, width[, 3]), uint8 or floating point",
+            got=f"{images.dtype} of shape {images.shape}",
+        )
+    for block in _blocks(images) if images.dtype != np.uint8 else ():
+        if not (block.min() >= 0 and block.max() <= 1):
+            raise InputError(
+                "images",
+                expected="numbers from 0 to 1",
+                got=f"{block.min():g} to {block.max():g}",
+                fix="Divide by the largest that can be.",
+            )
+    return images
+
+
+def _blocks(array: np.ndarray, block_bytes: int = 2**26) -> Iterator[np.ndarray]:
     rows = max(1, block_bytes // max(1, array[:1].nbytes))
-    invalid = 0
     for start in range(0, len(array), rows):
-        invalid += int((~np.isfinite(array[start : start + rows])).sum())
+        yield array[start : start + rows]
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    invalid = sum(int((~np.isfinite(block)).sum()) for block in _blocks(array))
     if invalid:
         raise InputError(
             name,

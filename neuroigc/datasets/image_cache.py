@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from neuroigc import __version__
-from neuroigc._files import make_output_folder
+from neuroigc._files import make_output_folder, writing_alone
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths, store
 from neuroigc.datasets._paths import StrPath
 from neuroigc.datasets._sessions import file_identity
-from neuroigc.datasets._work import begin_work, check_settings, end_work
+from neuroigc.datasets._work import begin_work, check_settings, end_work, is_begun
 from neuroigc.datasets.arrays import whole_numbers
 from neuroigc.datasets.stimuli import load_nsd_images
 
@@ -103,17 +103,21 @@ def cache_images(
     numbers = hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
     settings = {"neuroigc": __version__, "sha256_of_image_ids": numbers, **settings}
     folder = make_output_folder(folder, "folder")
-    if (cached := _finished(folder, settings)) is None:
-        # What cannot be read at all should not claim the folder. The last has the highest number.
-        shape = read(ids[[0, -1]] if len(ids) else ids)[0].shape
-        work = begin_work(folder, settings)
-        store.reopen_store(folder, KIND)
-        _append_images(work / PART, ids, shape, read, progress)
-        store.write_array(folder / "image_ids.npy", ids)
-        (work / PART).replace(folder / "images.npy")
-        store.close_store(folder, KIND, ["images", "image_ids"], {"settings": settings})
-        cached = load_image_cache(folder)
-    end_work(folder)
+    if (cached := _finished(folder, settings)) is not None and not is_begun(folder):
+        return cached
+    with writing_alone(folder):
+        if cached is None:
+            # What cannot be read at all should not claim the folder. The last has the highest
+            # number.
+            shape = read(ids[[0, -1]] if len(ids) else ids)[0].shape
+            work = begin_work(folder, settings)
+            store.reopen_store(folder, KIND)
+            _append_images(work / PART, ids, shape, read, progress)
+            store.write_array(folder / "image_ids.npy", ids)
+            (work / PART).replace(folder / "images.npy")
+            store.close_store(folder, KIND, ["images", "image_ids"], {"settings": settings})
+            cached = load_image_cache(folder)
+        end_work(folder)
     return cached
 
 

@@ -11,11 +11,16 @@ import numpy as np
 
 from neuroigc._array_files import open_npy
 from neuroigc._files import reading
-from neuroigc._mgh import check_mgh_length, parse_mgh_header, read_mgh, read_mgh_header
+from neuroigc._mgh import (
+    check_mgh_length,
+    open_mgh,
+    parse_mgh_header,
+    read_mgh,
+    read_mgh_header,
+)
 from neuroigc.datasets._hdf5 import check_storage
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
-from neuroigc.datasets._mgh import open_mgh
 from neuroigc.datasets._png import read_png
 
 __all__ = ["inspect_file"]

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from neuroigc._validation import InputError, check_count
 from neuroigc.datasets import _paths
-from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES
+from neuroigc.datasets._paths import BETA_VERSION, NATIVE, PREFIXES, SURFACE_VERTICES
 from neuroigc.datasets.manifest import FileEntry, load_manifest
 
 __all__ = ["N_SESSIONS", "require_algonauts", "require_nsd"]
 
 N_SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
 N_TRIALS = 750
-NATIVE = "nativesurface"
 
 
 def require_nsd(

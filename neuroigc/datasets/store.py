@@ -1,11 +1,14 @@
 """A folder of plain arrays and one description, which says when they are whole.
 
 ``<name>.npy`` for each array, and last ``subject.json`` or whatever kind of store it is: without
-it, or where a file is not what it says, nothing is read. Large arrays stay on disk.
+it, or where a file is not what it says, nothing is read. It holds a SHA-256 of each array's numbers
+and of itself. Large arrays stay on disk; of them only the size is compared when they are opened,
+and all numbers by :func:`check_numbers`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,22 +18,23 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from neuroigc._array_files import open_npy
+from neuroigc._array_files import hash_of, open_npy
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 
 __all__ = [
     "array_header",
+    "check_numbers",
     "close_store",
-    "describe_array",
     "read_description",
     "read_store",
     "reopen_store",
+    "seal",
     "write_array",
     "writing_array",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, SEAL = 2, "sha256_of_description"
 BLOCK_BYTES = 2**25
 AGAIN = "Prepare it again."
 
@@ -51,7 +55,8 @@ def writing_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> I
     The ``.npy`` file is there when the block ends well, and whole.
     """
     with atomic_path(path) as temporary:
-        with temporary.open("wb") as file:
+        # To open for writing would empty the file, and make some systems write it out when closed.
+        with temporary.open("r+b") as file:
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             yield file
@@ -75,21 +80,78 @@ def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     return array.shape, array.dtype
 
 
-def describe_array(path: Path) -> dict[str, Any]:
-    """Return what the description says of a file."""
+def _describe_array(path: Path) -> dict[str, Any]:
     shape, dtype = array_header(path)
     return {"shape": list(shape), "dtype": dtype.str}
 
 
 def close_store(
-    folder: Path, kind: str, names: Iterable[str], description: Mapping[str, Any]
+    folder: Path,
+    kind: str,
+    names: Iterable[str],
+    description: Mapping[str, Any],
+    *,
+    hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Describe the arrays in ``folder``, and with that declare it whole."""
-    arrays = {name: describe_array(folder / f"{name}.npy") for name in names}
+    """Describe the arrays in ``folder``, and with that declare it whole.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : str
+        What the description is called.
+    names : iterable of str
+        Of the arrays.
+    description : mapping
+        What else it says.
+    hashes : mapping of str to str, optional
+        SHA-256 of the numbers of those arrays of which it is known; others are read for it.
+    """
+    arrays, hashes = {}, hashes or {}
+    for name in names:
+        path = folder / f"{name}.npy"
+        known = hashes.get(name) or hash_of(open_npy(path, fix=AGAIN))
+        arrays[name] = {**_describe_array(path), "sha256": known}
     content = {**_format(kind), **description, "arrays": arrays}
+    content[SEAL] = seal(content)
     with atomic_path(folder / f"{kind}.json") as temporary:
         text = json.dumps(content, indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a description says beside it."""
+    rest = {name: value for name, value in content.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def check_numbers(folder: Path, kind: str, name: str) -> int:
+    """Read an array of a store whole, and compare it with what was written.
+
+    Returns
+    -------
+    int
+        How many bytes it has.
+
+    Raises
+    ------
+    InputError
+        If a number in it is another, or the store is not whole.
+    """
+    said = read_description(folder, kind)["arrays"][name]
+    return _compare_numbers(folder / f"{name}.npy", said["sha256"])
+
+
+def _compare_numbers(path: Path, sha256: str) -> int:
+    array = open_npy(path, fix=AGAIN)
+    if hash_of(array) != sha256:
+        raise InputError(
+            str(path),
+            expected="the numbers that were written, as their SHA-256 tells",
+            got="others",
+            fix=AGAIN,
+        )
+    return array.nbytes
 
 
 def read_description(folder: Path, kind: str) -> dict[str, Any]:
@@ -121,8 +183,13 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
         raise InputError(
             str(path), expected=f"a JSON object with {_format(kind)}", got="another", fix=AGAIN
         )
-    if not isinstance(content.get("arrays"), dict):
-        raise InputError(str(path), expected="the key 'arrays'", got="none", fix=AGAIN)
+    if content.get(SEAL) != seal(content):
+        raise InputError(
+            str(path),
+            expected="what was written, as its SHA-256 tells",
+            got="other text",
+            fix=AGAIN,
+        )
     return content
 
 
@@ -150,7 +217,8 @@ def read_store(
     ------
     InputError
         For each kind of damage one: no folder, no description, arrays missing, truncated,
-        pickled, or of another shape or type than described.
+        pickled, or of another shape or type than described; other numbers than were written, if
+        the array is not mapped.
     """
     description = read_description(folder, kind)
     described = description["arrays"]
@@ -168,8 +236,13 @@ def read_store(
             raise InputError(
                 str(folder), expected=f"{path.name}, as its description says", got="none", fix=AGAIN
             )
-        if (found := describe_array(path)) != said:
-            raise InputError(str(path), expected=f"{said}, as described", got=f"{found}", fix=AGAIN)
+        found, wanted = _describe_array(path), {k: said[k] for k in ("shape", "dtype")}
+        if found != wanted:
+            raise InputError(
+                str(path), expected=f"{wanted}, as described", got=f"{found}", fix=AGAIN
+            )
+        if name != mapped:
+            _compare_numbers(path, said["sha256"])
         mode = "r" if name == mapped else None
         arrays[name] = np.load(path, mmap_mode=mode, allow_pickle=False)
     return arrays, description

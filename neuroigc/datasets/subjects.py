@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuroigc._files import make_output_folder
+from neuroigc._files import make_output_folder, writing_alone
 from neuroigc._validation import InputError, check_choice, check_same_length
 from neuroigc.datasets import store
 from neuroigc.datasets._paths import HEMISPHERES
@@ -107,9 +107,10 @@ class SubjectData:
         """
         check_choice("dtype", np.dtype(dtype).name, RESPONSE_DTYPES)
         folder = make_output_folder(folder, "folder")
-        store.reopen_store(folder, KIND)
-        store.write_array(folder / "responses.npy", np.asarray(self.responses), dtype)
-        write_rest(self, folder)
+        with writing_alone(folder):
+            store.reopen_store(folder, KIND)
+            store.write_array(folder / "responses.npy", np.asarray(self.responses), dtype)
+            write_rest(self, folder)
         return folder
 
     def description(self) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class SubjectData:
             return cls(**(dict.fromkeys(OPTIONAL_ARRAYS) | arrays | kept), vertices=vertices)
 
 
-def write_rest(data: SubjectData, folder: Path) -> None:
+def write_rest(data: SubjectData, folder: Path, *, sha256_of_responses: str | None = None) -> None:
     """Write all but the responses, which are there, and declare the folder whole."""
     arrays = {name: getattr(data, name) for name in ("image_ids", "is_test", *OPTIONAL_ARRAYS)}
     arrays |= {f"vertices_{side}": data.vertices[side] for side in HEMISPHERES}
@@ -160,7 +161,8 @@ def write_rest(data: SubjectData, folder: Path) -> None:
         else:
             store.write_array(path, np.asarray(values))
     there = ["responses", *(name for name, values in arrays.items() if values is not None)]
-    store.close_store(folder, KIND, there, data.description())
+    known = {} if sha256_of_responses is None else {"responses": sha256_of_responses}
+    store.close_store(folder, KIND, there, data.description(), hashes=known)
 
 
 def _check_description(folder: Path, description: Mapping[str, Any]) -> None:

@@ -42,7 +42,17 @@ class NeuralEstimator(Parametrised):
         "history_",
     )
 
-    def fit(self, X, y, *, conditions=None, sample_weight=None, validation=None, checkpoint=None):
+    def fit(
+        self,
+        X,
+        y,
+        *,
+        conditions=None,
+        sample_weight=None,
+        sources=None,
+        validation=None,
+        checkpoint=None,
+    ):
         """Train on samples.
 
         Parameters
@@ -55,6 +65,10 @@ class NeuralEstimator(Parametrised):
             For example subject numbers, 0 or greater; fed to the network beside ``X``.
         sample_weight : array (n_samples,), optional
             What each sample counts, above 0: for responses that are averages, the repeats.
+        sources : array (n_samples,), optional
+            What samples were taken from, such as the image that several subjects saw. Those of
+            one source are all for training or all for the random ``validation_fraction``, which
+            would otherwise be no test of what is new.
         validation : (X, y) or (X, y, conditions), optional
             Samples for early stopping, instead of a random ``validation_fraction``.
         checkpoint : path, optional
@@ -76,7 +90,9 @@ class NeuralEstimator(Parametrised):
             raise InputError(
                 "y", expected="at least one target for each sample", got=f"shape {y.shape}"
             )
-        n_samples = check_same_length(X=X, y=y, conditions=conditions, sample_weight=sample_weight)
+        n_samples = check_same_length(
+            X=X, y=y, conditions=conditions, sample_weight=sample_weight, sources=sources
+        )
         if n_samples < FEWEST_SAMPLES:
             raise InputError("X", expected=f"at least {FEWEST_SAMPLES} samples", got=str(n_samples))
         conditions = self._learn_conditions(conditions)
@@ -85,7 +101,8 @@ class NeuralEstimator(Parametrised):
         # One number for all pixels, so that it can be folded into a convolution.
         input_scaling = measure_scaling(X, argument="X", per_column=X.ndim == 2)
         scalings = {"input_scaling": input_scaling, "target_scaling": target_scaling}
-        samples = Samples(X, targets, conditions, weights, **scalings)
+        sources = None if sources is None else np.asarray(sources)
+        samples = Samples(X, targets, conditions, weights, sources=sources, **scalings)
         if validation is not None:
             validation = self._check_validation(validation, X.shape[1:], scalings)
 

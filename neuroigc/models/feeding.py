@@ -43,6 +43,8 @@ class Samples:
         As `measure_scaling` returns them.
     rows : array of int, optional
         The rows that count; all by default.
+    sources : array (n,), optional
+        What samples were taken from, such as numbers of images.
     """
 
     inputs: np.ndarray
@@ -52,6 +54,7 @@ class Samples:
     input_scaling: tuple | None = None
     target_scaling: tuple | None = None
     rows: np.ndarray = field(default=None)
+    sources: np.ndarray | None = None
 
     def __post_init__(self):
         n = check_same_length(inputs=self.inputs, targets=self.targets, conditions=self.conditions)
@@ -62,10 +65,23 @@ class Samples:
         return len(self.rows)
 
     def split(self, fraction, generator):
-        """Return two disjoint `Samples`, the second with ``fraction`` of the rows at random."""
+        """Return two disjoint `Samples`, the second with ``fraction`` of the rows at random.
+
+        What has the same source stays together, so that none is in both; the fraction is then as
+        near as that allows.
+        """
         n_second = round(fraction * len(self))
-        order = generator.permutation(self.rows)
-        first, second = np.sort(order[n_second:]), np.sort(order[:n_second])
+        if self.sources is None:
+            order = generator.permutation(self.rows)
+            first, second = np.sort(order[n_second:]), np.sort(order[:n_second])
+        else:
+            _, source, counts = np.unique(
+                self.sources[self.rows], return_inverse=True, return_counts=True
+            )
+            order = generator.permutation(len(counts))
+            n_sources = np.argmin(np.abs(np.cumsum(counts[order]) - n_second)) + 1
+            is_second = np.isin(source, order[:n_sources])
+            first, second = self.rows[~is_second], self.rows[is_second]
         parts = {name: value for name, value in vars(self).items() if name != "rows"}
         return Samples(**parts, rows=first), Samples(**parts, rows=second)
 

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from benchmark_output import interleave, median_and_range, print_environment, print_table, write
 
+from neuroigc._vertex_files import read_map
 from neuroigc.datasets import _paths, prepare_nsd
-from neuroigc.datasets._mgh import read_surface_vector
 from neuroigc.datasets.layouts import write_experiment, write_labels
 
 N_SURFACE, N_PATTERNS = 163842, 97
@@ -123,13 +123,19 @@ def read_on_two_threads(paths: list[Path]) -> None:
 
 
 def start(
-    root: Path, out: Path, sessions: int, subjects=SUBJECTS, mask: str = "nsdgeneral"
+    root: Path,
+    out: Path,
+    sessions: int,
+    subjects=SUBJECTS,
+    *,
+    mask: str = "nsdgeneral",
+    memory_gb: float = 1,
 ) -> subprocess.Popen:
     """Start a process that prepares, and wait until it begins."""
     here = Path(__file__).resolve()
     paths = [str(here.parents[2]), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, here, "--prepare", root, out, mask]
-    command += map(str, (sessions, *subjects))
+    command += map(str, (memory_gb, sessions, *subjects))
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -147,14 +153,16 @@ def finish(process: subprocess.Popen) -> dict[str, Any]:
     return json.loads(text)
 
 
-def prepare_here(root: Path, out: Path, label: str, sessions: int, *subjects: int) -> None:
+def prepare_here(
+    root: Path, out: Path, label: str, memory_gb: float, sessions: int, *subjects: int
+) -> None:
     """Prepare in this process; print the time and the peak of resident memory."""
     folder = _paths.label_folder(root, "fsaverage")
     names = {"left": "lh.nsdgeneral.mgz", "right": "rh.nsdgeneral.mgz"}
-    mask = {side: read_surface_vector(folder / name) > 0 for side, name in names.items()}
+    mask = {side: read_map(folder / name) > 0 for side, name in names.items()}
     mask = None if label == "all" else mask
     print("ready", flush=True)
-    options = {"sessions": range(1, sessions + 1), "mask": mask}
+    options = {"sessions": range(1, sessions + 1), "mask": mask, "memory_gb": memory_gb}
 
     def prepare_all() -> None:
         for subject in subjects:
@@ -189,14 +197,15 @@ def measure_speed(root: Path, out: Path, paths: list[Path], n_repeats: int) -> l
             settle()
             return timed(partial(read, paths))
 
-        def preparing(_, settle=settle):
+        def preparing(_, memory_gb, settle=settle):
             settle()
-            return finish(start(root, out, N_SESSIONS))
+            return finish(start(root, out, N_SESSIONS, memory_gb=memory_gb))
 
         calls = {
             "read, one thread": partial(plainly, read=read_plainly),
             "read, two threads": partial(plainly, read=read_on_two_threads),
-            "prepare": preparing,
+            "prepare": partial(preparing, memory_gb=1),
+            "prepare, all sessions written first": partial(preparing, memory_gb=0),
         }
         _, measured = interleave(calls, n_repeats)
         seconds = {name: [one["seconds"] for one in turns] for name, turns in measured.items()}
@@ -226,27 +235,30 @@ def measure_memory(root: Path, out: Path) -> list[dict]:
     rows = []
     for sessions, mask in [(1, "nsdgeneral"), (3, "nsdgeneral"), (12, "nsdgeneral"), (3, "all")]:
         shutil.rmtree(out, ignore_errors=True)
-        measured = finish(start(root, out, sessions, [1], mask))
+        measured = finish(start(root, out, sessions, [1], mask=mask))
         rows.append({"sessions": sessions, "vertices": mask, **measured})
     return rows
 
 
 def measure_kills(root: Path, out: Path, *, n_kills: int, seconds: float) -> dict[str, Any]:
-    """Kill preparing at random moments, resume it, and compare with what was never killed."""
+    """Kill preparing at random moments, resume it, and compare with what was never killed.
+
+    Sessions go to disk, where those that were killed leave them; to compare with, they do not.
+    """
     shutil.rmtree(out, ignore_errors=True)
     finish(start(root, out, N_SESSIONS))
     expected = hashes(out)
     shutil.rmtree(out)
     rng, moments, ended = np.random.default_rng(), [], []
     for _ in range(n_kills):
-        process = start(root, out, N_SESSIONS)
+        process = start(root, out, N_SESSIONS, memory_gb=0)
         # Each finds less to do than the one before: all are to be met at work.
         moments.append(float(rng.uniform(0, seconds / (n_kills + 1))))
         time.sleep(moments[-1])
         process.send_signal(signal.SIGKILL)
         process.communicate()
         ended.append(process.returncode)
-    finish(start(root, out, N_SESSIONS))
+    finish(start(root, out, N_SESSIONS, memory_gb=0))
     return {
         "killed_after_seconds": moments,
         "exit_statuses": ended,
@@ -287,6 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--prepare"]:
         where, into, label, *numbers = sys.argv[2:]
-        prepare_here(Path(where), Path(into), label, *map(int, numbers))
+        memory, *counts = numbers
+        prepare_here(Path(where), Path(into), label, float(memory), *map(int, counts))
     else:
         main()
