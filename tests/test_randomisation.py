@@ -73,6 +73,20 @@ def test_what_a_drawn_network_is_given_has_the_scale_that_it_was_made_for(rng):
     assert torch.equal(part.stem.weight, decoder.module_.stem.weight)
 
 
+def test_no_seed_gives_back_the_weights_that_training_began_with(rng):
+    x = rng.standard_normal((100, 40))
+    options = {"hidden": (32, 32), "max_epochs": 2, "seed": 3}
+    trained = NeuralDecoder(**options).fit(x, x[:, :1]).module_.stem.weight
+    began = NeuralDecoder(**options, learning_rate=1e-12).fit(x, x[:, :1]).module_
+    drawn = randomise_layers(began, seed=3).stem.weight
+
+    def alike(weight):
+        return np.corrcoef(trained.detach().ravel(), weight.detach().ravel())[0, 1]
+
+    assert alike(began.stem.weight) > 0.9
+    assert abs(alike(drawn)) < 0.15
+
+
 class Own(nn.Module):
     def __init__(self):
         super().__init__()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,10 @@ from neuroigc.models.networks import FactorisedNetwork, fold_scalings
 from neuroigc.models.training import seeded
 
 __all__ = ["list_layers", "randomise_layers"]
+
+# Apart from the seeds that networks begin with: wide layers stay so near to their first weights
+# that one drawn with the same seed is like the trained one.
+STREAM = 7
 
 
 def list_layers(network: nn.Module) -> list[list[str]]:
@@ -73,6 +78,7 @@ def randomise_layers(
     n_layers : int, optional
         How many of `list_layers`, counted from the output; all by default.
     seed : int
+        Has nothing to do with that of a training: none gives back the weights it began with.
     input_scaling : (mean, scale), optional
         Of the inputs, as of `neuroigc.models.networks.fold_scalings`. For the networks of this
         package, whose first layer holds the standardisation of raw inputs: one drawn anew has
@@ -92,7 +98,9 @@ def randomise_layers(
         )
     drawn = deepcopy(network)
     modules = dict(drawn.named_modules())
-    with seeded(seed, next(network.parameters()).device), torch.no_grad():
+    check_count("seed", seed, fewest=0)
+    own_seed = np.random.SeedSequence([seed, STREAM]).generate_state(1)[0]
+    with seeded(int(own_seed), next(network.parameters()).device), torch.no_grad():
         for layer in layers[len(layers) - n_layers :]:
             for name in layer:
                 modules[name].reset_parameters()

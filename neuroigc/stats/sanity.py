@@ -139,7 +139,8 @@ def check_sanity(
     layers : sequence of str
         Their names, from the output to the input: for how many to draw.
     retrain : callable, optional
-        Maps a seed to a model that has learned labels shuffled by it.
+        Maps a seed to a model that has learned labels shuffled by it, from other first weights
+        than ``model``: wide layers stay near them, and maps alike.
     baselines : dict, optional
         Others to attribute with than the one that ``attribute`` takes by itself.
     null_maps : array of shape (n_outputs, n_permutations + 1, ...), optional
@@ -204,14 +205,13 @@ def check_sanity(
     for n, layer in enumerate(layers if randomise else (), start=1):
         whole = n == len(layers)
         maps = maps_of(lambda k, n=n: randomise(n, k), f"without {layer}")
-        last = "the layer" if n == 1 else f"the last {n} layers"
-        drawn = "all layers" if whole else f"{last}, down to {layer},"
+        drawn = "all layers were" if whole else f"{n} of {len(layers)} layers were"
         rows += _unrelated(
             names,
             "randomised: all layers" if whole else f"randomised: down to {layer}",
             map_similarity(own, maps, method=method),
             MOST_SIMILAR,
-            f"Map similarity with models of which {drawn} drawn anew",
+            f"Map similarity with models in which {drawn} drawn anew",
             check_scatter=whole,
         )
     if retrain:
