@@ -20,7 +20,6 @@ from neuroigc.stats import (
     map_similarity,
     removal_test,
     replace_groups,
-    sanity_table,
 )
 
 N_DRAWS = 8
@@ -97,7 +96,7 @@ def table(study):
         removal=removal,
         outputs=["first", "second"],
     )
-    return sanity_table(checks).set_index(["output", "check"])
+    return checks.to_frame().set_index(["output", "check"])
 
 
 def test_there_is_one_row_for_each_check_and_output(table):
@@ -164,7 +163,7 @@ def test_a_map_of_the_data_alone_is_found_out(study):
         return np.stack([z.mean(0), z.mean(0)])
 
     checks = check_sanity(of_the_data, study[0].module_, **from_scratch(study))
-    rows = sanity_table(checks)
+    rows = checks.to_frame()
     similar = rows[rows["check"] != "shuffled labels: r"]
     np.testing.assert_allclose(similar["value"], 1)
     assert set(similar["light"]) == {"red"}
@@ -175,7 +174,7 @@ def test_a_model_that_has_seen_the_labels_is_found_out(study):
     decoder, _, (x, y) = study
     # Leakage: "shuffled" training gives the true model.
     options = from_scratch(study) | {"randomise": None, "retrain": lambda _: decoder.module_}
-    rows = sanity_table(check_sanity(attribute_with(x, y), decoder.module_, **options))
+    rows = check_sanity(attribute_with(x, y), decoder.module_, **options).to_frame()
     assert set(rows["light"]) == {"red"}
 
 
@@ -194,7 +193,7 @@ def drawn(values):
         layers=["head"],
         n_draws=len(values),
         method="pearson",
-    )[0]
+    ).checks[0]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def _check_subject(folder, subject, shuffled, progress):
     )
     from neuroigc.models import NeuralDecoder, list_layers, randomise_layers
     from neuroigc.models.scaling import measure_scaling
-    from neuroigc.stats import check_sanity, removal_test, sanity_table
+    from neuroigc.stats import check_sanity, removal_test
 
     config = folder.config
     decoder = NeuralDecoder.load(folder.model("decoder"))
@@ -120,7 +120,7 @@ def _check_subject(folder, subject, shuffled, progress):
         n_draws=N_DRAWS,
         progress=progress,
     )
-    return sanity_table(checks)
+    return checks.to_frame()
 
 
 def _null_sums(predicted, features, rng):

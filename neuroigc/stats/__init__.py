@@ -34,7 +34,7 @@ from neuroigc.stats.reliability import (
 )
 from neuroigc.stats.removal import RemovalTest, removal_test, replace_groups
 from neuroigc.stats.ridge import RidgeBaseline, group_folds, ridge_baseline
-from neuroigc.stats.sanity import SanityCheck, check_sanity, map_similarity, sanity_table
+from neuroigc.stats.sanity import SanityCheck, SanityChecks, check_sanity, map_similarity
 from neuroigc.stats.scores import (
     Scores,
     correlation_interval,
@@ -57,6 +57,7 @@ __all__ = [
     "Replication",
     "RidgeBaseline",
     "SanityCheck",
+    "SanityChecks",
     "Scores",
     "SpinTest",
     "adjust_p_values",
@@ -83,7 +84,6 @@ __all__ = [
     "replace_groups",
     "replication",
     "ridge_baseline",
-    "sanity_table",
     "sign_flip_maps",
     "sign_flip_test",
     "spearman_brown",

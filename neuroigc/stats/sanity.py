@@ -25,7 +25,7 @@ from neuroigc.stats.removal import RemovalTest
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["SanityCheck", "check_sanity", "map_similarity", "sanity_table"]
+__all__ = ["SanityCheck", "SanityChecks", "check_sanity", "map_similarity"]
 
 ALPHA = 0.05
 # Similarity that no unrelated model's map should have in the mean, nor by chance (by its scatter).
@@ -66,6 +66,25 @@ class SanityCheck:
     limit: float
     light: str
     meaning: str
+
+
+@dataclass(frozen=True)
+class SanityChecks:
+    """All checks of a model's attributions.
+
+    Attributes
+    ----------
+    checks : tuple of SanityCheck
+        Output by output.
+    """
+
+    checks: tuple[SanityCheck, ...]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a table: output, check, value, low, high, limit, light, meaning."""
+        import pandas
+
+        return pandas.DataFrame([asdict(check) for check in self.checks])
 
 
 def map_similarity(
@@ -123,7 +142,7 @@ def check_sanity(
     n_draws: int = 8,
     method: str = "spearman",
     progress: bool = False,
-) -> list[SanityCheck]:
+) -> SanityChecks:
     """Run whichever checks there is something to run with.
 
     Parameters
@@ -159,8 +178,7 @@ def check_sanity(
 
     Returns
     -------
-    list of SanityCheck
-        For `sanity_table`.
+    SanityChecks
 
     Raises
     ------
@@ -239,14 +257,7 @@ def check_sanity(
     for name, baseline in (baselines or {}).items():
         maps = np.asarray(attribute(model, baseline=baseline))[None]
         rows += _baselines(names, name, map_similarity(own, maps, method=method)[0])
-    return sorted(rows, key=lambda row: names.index(row.output))
-
-
-def sanity_table(checks: Sequence[SanityCheck]) -> pandas.DataFrame:
-    """Return checks as a table: output, check, value, low, high, limit, light, meaning."""
-    import pandas
-
-    return pandas.DataFrame([asdict(check) for check in checks])
+    return SanityChecks(tuple(sorted(rows, key=lambda row: names.index(row.output))))
 
 
 def _unrelated(names, check, values, limit, what, *, check_scatter):
