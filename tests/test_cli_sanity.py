@@ -14,7 +14,7 @@ from neuroigc.cli import sanity
 from neuroigc.cli.config import dump_config, parse_config
 from neuroigc.cli.folder import StudyFolder
 from neuroigc.cli.results import area_groups, write_summary
-from neuroigc.cli.stages import run_stage
+from neuroigc.cli.stages import merge, run_shard, run_stage
 from neuroigc.cli.study_data import common_vertices, decoding_samples
 from neuroigc.datasets import make_study
 from neuroigc.models import NeuralDecoder
@@ -209,6 +209,21 @@ def test_what_is_not_asked_for_is_not_there(folder, tmp_path):
     assert "sanity" not in json.loads((other.path / "summary.json").read_text())
     assert not list(other.path.glob("sub-01/*_stat-p*"))
     assert IGCResult.load(other.attribution("01", "decoding")).null_maps is None
+
+
+def test_jobs_of_an_array_keep_what_the_tests_need(folder, tmp_path):
+    decoding = dataclasses.replace(folder.config.decoding, map_tests=("mass",), sanity=False)
+    data = dataclasses.replace(folder.config.data, subjects=("01",))
+    other = StudyFolder.create(
+        tmp_path / "study", dataclasses.replace(folder.config, decoding=decoding, data=data)
+    )
+    for stage in ("prepare", "train"):
+        run_stage(other, stage)
+    for number in (1, 2):
+        run_shard(other, number, 2)
+    merge(other)
+    run_stage(other, "roi")
+    assert len(list(other.path.glob("sub-01/*_stat-pMass_statmap.shape.gii"))) == 4
 
 
 @pytest.mark.parametrize(
