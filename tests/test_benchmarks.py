@@ -140,12 +140,15 @@ def test_calibration_prints_a_table_and_writes_json(command, field, tmp_path, ca
         ("group", "p ≤ 0.5000"),
         ("intervals", "R2"),
         ("spins", "naive p ≤ 0.05"),
+        pytest.param("planted", "any other area", marks=pytest.mark.slow),
+        pytest.param("sanity", "green", marks=pytest.mark.slow),
+        ("ridge", "over its products"),
         ("speed", "seconds"),
     ],
 )
 def test_statistics_print_tables_and_write_json(command, field, tmp_path, capsys):
     path = tmp_path / "measured.json"
-    bench_stats.main([command, "--small", "--json", str(path)])
+    bench_stats.main([command, "--small", "--whole", "--json", str(path)])
     assert f"| {field}" in capsys.readouterr().out
     measured = json.loads(path.read_text(encoding="utf-8"))
     assert measured["command"] == command

@@ -112,3 +112,52 @@ def test_bad_input_is_named(rng):
         ridge_baseline(x, np.where(y == y[0], np.nan, y), test_x, test_y)
     with pytest.raises(InputError, match="the same number of samples"):
         ridge_baseline(x, y[:-1], test_x, test_y)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_what_targets_reach_of_the_kernel_is_enough(rng, monkeypatch, dtype):
+    from neuroigc.stats import ridge
+
+    x, y, test_x, test_y = draw(rng, n_train=120, n_features=300, n_outputs=2)
+    # A few strong directions, as of brains, and an offset.
+    x, test_x = (
+        (a + 30 * a[:, :3] @ np.ones((3, 300)) / 3 + 100).astype(dtype) for a in (x, test_x)
+    )
+    groups = np.arange(120) // 3
+    exact = ridge_baseline(x, y, test_x, test_y, groups=groups)
+    monkeypatch.setattr(ridge, "LARGEST_EXACT", 0)
+    monkeypatch.setattr(ridge.linalg, "eigh", None)
+    found = ridge_baseline(x, y, test_x, test_y, groups=groups)
+    np.testing.assert_allclose(found.penalty, exact.penalty, rtol=1e-5)
+    np.testing.assert_allclose(found.predictions, exact.predictions, atol=1e-3)
+    np.testing.assert_allclose(found.validation_r2, exact.validation_r2, atol=1e-3)
+
+
+def test_a_kernel_that_is_reached_too_slowly_is_decomposed(rng, monkeypatch):
+    from neuroigc.stats import _krylov, ridge
+
+    data = draw(rng, n_train=80, n_features=200)
+    exact = ridge_baseline(*data)
+    monkeypatch.setattr(ridge, "LARGEST_EXACT", 0)
+    monkeypatch.setattr(_krylov, "MOST_STEPS", 3)
+    np.testing.assert_allclose(ridge_baseline(*data).predictions, exact.predictions, rtol=1e-9)
+
+
+def test_steps_stop_where_the_residual_is_small(rng):
+    from neuroigc.stats._krylov import TOLERANCE, krylov_paths
+
+    x = rng.standard_normal((200, 500))
+    kernel, rows = x @ x.T, np.arange(200)
+    y = np.stack([rng.standard_normal(200), np.full(200, 3.0)], 1)
+    centred = kernel - kernel.mean(0) - kernel.mean(0)[:, None] + kernel.mean()
+    steps = []
+    for penalty in (1000.0, 1.0):
+        (path,) = krylov_paths(kernel, [(rows, rows)], y, penalty)
+        z = y[:, 0] - y[:, 0].mean()
+        exact = centred @ np.linalg.solve(centred + penalty * np.eye(200), z)
+        error = path.predict(penalty)[:, 0] - y[:, 0].mean() - exact
+        # The kernel over itself plus a penalty makes no residual larger.
+        assert np.linalg.norm(error) <= TOLERANCE * np.linalg.norm(z)
+        np.testing.assert_allclose(path.predict(penalty)[:, 1], 3.0)
+        steps.append(len(path.eigenvalues[0]))
+    assert steps[0] < steps[1] < 200

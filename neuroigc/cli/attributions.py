@@ -7,6 +7,7 @@ import sys
 from neuroigc.cli.encoders import has_windows, map_fields, save_maps
 from neuroigc.cli.folder import StudyFolder
 from neuroigc.cli.results import area_groups
+from neuroigc.cli.statistics import needs_neighbours
 from neuroigc.cli.study_data import decoding_samples, encoding_samples
 
 __all__ = ["SHARD_GRADIENTS", "attribute", "attribute_shard_of_all", "merge_shards_of_all"]
@@ -138,6 +139,7 @@ def _load(folder, kind, subject):
     options["conditions"] = samples.conditions
     options["groups"] = area_groups(folder, subject, samples.vertices)
     options["n_permutations"] = part.n_permutations
+    options["keep_null"] = needs_neighbours(part.map_tests)
     # Maps of permuted features are all in memory, however many there are.
     numbers = samples.features.shape[1] * (samples.responses.shape[1] + 3 * len(samples.features))
     options["memory"] = max(1.0, 3 * 4 * (part.n_permutations + 1) * numbers / 2**30)

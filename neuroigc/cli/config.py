@@ -16,6 +16,7 @@ from neuroigc._files import reading
 from neuroigc._validation import InputError, check_choice
 
 RESPONSE_DTYPES = ("float32", "float16")
+MAP_TESTS = ("largest", "tfce", "area", "mass")
 
 __all__ = ["StudyConfig", "dump_config", "load_config", "parse_config"]
 
@@ -59,6 +60,10 @@ class DecodingConfig:
 
     ``n_permutations`` of the true features test the areas within each subject (0 leaves that
     out). With ``ridge`` a linear model of each subject is scored beside the network.
+    ``map_tests`` are those of single vertices against the same permutations, as maps of family-wise
+    p-values: by the "largest" value anywhere, or with their neighbours by threshold-free
+    enhancement ("tfce") or the "area" or "mass" of clusters. With ``sanity`` the attributions are
+    checked against models that know nothing, which takes eight more trainings.
     """
 
     features: tuple[str, ...] = ("luminance_contrast", "one_over_f_slope")
@@ -67,6 +72,8 @@ class DecodingConfig:
     max_gradients: int | None = None
     n_permutations: int = 199
     ridge: bool = True
+    map_tests: tuple[str, ...] = ()
+    sanity: bool = False
     network: dict[str, object] = field(default_factory=dict)
 
 
@@ -169,11 +176,15 @@ def _check_values(config, where):
         expected = "nothing: only NSD has a choice"
         checks.append(("[data] test_images", own, own == "shared", expected))
     if decoding:
-        n_drawn = decoding.n_permutations
+        n_drawn, tests = decoding.n_permutations, decoding.map_tests
+        for test in tests:
+            check_choice(f"{where} [decoding] map_tests", test, MAP_TESTS)
         checks += [
             ("[decoding] features", decoding.features, len(decoding.features) > 0, "at least one"),
             ("[decoding] features", decoding.features, _differ(decoding.features), "each once"),
             ("[decoding] n_permutations", n_drawn, n_drawn >= 0, "0 or more"),
+            ("[decoding] n_permutations", n_drawn, n_drawn or not tests, "some, for map_tests"),
+            ("[decoding] map_tests", tests, _differ(tests), "each once"),
         ]
     if encoding:
         size, pool, within = encoding.image_size, encoding.pool, encoding.within_deg

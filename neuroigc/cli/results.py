@@ -14,7 +14,7 @@ from neuroigc._validation import InputError
 from neuroigc.cli.encoders import fit_fields
 from neuroigc.cli.folder import SIMULATE, STAGES
 from neuroigc.cli.sources import open_source
-from neuroigc.cli.statistics import area_tests, group_table
+from neuroigc.cli.statistics import area_tests, group_table, light_counts, map_p_values
 from neuroigc.cli.study_data import (
     HEMISPHERES,
     common_vertices,
@@ -41,8 +41,11 @@ def area_groups(folder, subject, vertices):
     return atlas.groups(vertices, by_hemisphere=True, elsewhere=True)
 
 
-def write_rois(folder) -> None:
-    """Write roi.tsv, group.tsv, decoding.tsv and the maps of integrated gradient correlation."""
+def write_rois(folder, *, progress=False) -> None:
+    """Write roi.tsv, group.tsv, decoding.tsv, and the maps of integrated gradient correlation.
+
+    Where vertices are tested, also maps of their p-values.
+    """
     from neuroigc.attribution import IGCResult
     from neuroigc.surface import SurfaceMap, aggregate_rois
 
@@ -69,6 +72,9 @@ def write_rois(folder) -> None:
         keys = ["hemisphere", "roi", "output"]
         areas.append(table.merge(area_tests(result, features), on=keys, how="left"))
         known = read_table(folder, "train", folder.scores(subject), ("output", "r"))
+        tested = map_p_values(
+            result, config.decoding.map_tests, vertices, config.data.space, progress=progress
+        )
         for k, feature in enumerate(features):
             scores.append(
                 {
@@ -90,6 +96,23 @@ def write_rois(folder) -> None:
                 units="",
                 metadata={"Correlation": float(result.correlation[k])},
             ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
+            for test, p_values in tested.items():
+                SurfaceMap.from_columns(
+                    p_values[k],
+                    vertices,
+                    space=config.data.space,
+                    name=f"p of the integrated gradient correlation of {feature}, {test}",
+                    units="",
+                    metadata={
+                        "Permutations": result.settings["n_permutations"],
+                        "Family": "all vertices of both hemispheres",
+                    },
+                ).to_gifti(
+                    folder.path / f"sub-{subject}",
+                    subject=subject,
+                    desc=feature,
+                    stat=f"p-{test}",
+                )
     rois = pd.concat(areas)
     write_table(folder.path / "roi.tsv", rois)
     if len(config.data.subjects) > 1:
@@ -230,6 +253,9 @@ def write_summary(folder) -> None:
             for feature, own in scores.groupby("output", sort=False)
         }
         summary["study"]["n_vertices"] = sum(map(len, common_vertices(folder).values()))
+        if config.decoding.sanity:
+            checks = read_table(folder, "roi", folder.path / "sanity.tsv", ("check", "light"))
+            summary["sanity"] = light_counts(checks)
     if config.encoding:
         table = read_table(folder, "prf", folder.path / "prf.tsv", _FITTED)
         summary |= _encoding_summary(table, config.encoding)

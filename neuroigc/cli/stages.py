@@ -13,8 +13,9 @@ from neuroigc.cli.encoders import has_windows, train_encoder
 from neuroigc.cli.folder import STAGES, StudyFolder
 from neuroigc.cli.preparing import Before, describe_subject, write_images
 from neuroigc.cli.results import load_references, write_prfs, write_rois, write_summary
+from neuroigc.cli.sanity import write_sanity
 from neuroigc.cli.sources import open_source
-from neuroigc.cli.statistics import write_scores
+from neuroigc.cli.statistics import cortex_mesh, needs_neighbours, write_scores
 from neuroigc.cli.study_data import decoding_samples, write_features
 from neuroigc.datasets._design import check_were_seen
 
@@ -64,6 +65,8 @@ def prepare(folder, *, keep, progress):
     config = folder.config
     _make_decoder(config), _make_encoder(config)  # wrong settings should be told at once
     source = open_source(config)
+    if config.decoding and needs_neighbours(config.decoding.map_tests):
+        cortex_mesh(config.data.space)
     for subject in config.encoding.subjects if config.encoding else ():
         load_references(config, subject)
     # So should a missing area or a damaged file of the last subject, hours before its turn.
@@ -167,12 +170,14 @@ def _model_exists(folder, name):
     return folder.model(f"{name}.json").exists()
 
 
-def roi(folder, *, keep, progress):  # noqa: ARG001 - every stage is called alike
-    """Attributions → table of areas and surface maps."""
-    write_rois(folder)
+def roi(folder, *, keep, progress):
+    """Attributions → table of areas, surface maps and sanity checks."""
+    write_rois(folder, progress=progress)
+    if folder.config.decoding and folder.config.decoding.sanity:
+        write_sanity(folder, _make_decoder, keep=keep, progress=progress)
 
 
-def prf(folder, *, keep, progress):  # noqa: ARG001
+def prf(folder, *, keep, progress):  # noqa: ARG001 - every stage is called alike
     """Fit population receptive fields to the encoders' maps."""
     write_prfs(folder)
 

@@ -7,7 +7,16 @@ import pandas as pd
 
 from neuroigc.cli.study_data import HEMISPHERES, decoding_samples, write_table
 
-__all__ = ["AREA_TESTS", "area_tests", "group_table", "write_scores"]
+__all__ = [
+    "AREA_TESTS",
+    "area_tests",
+    "cortex_mesh",
+    "group_table",
+    "light_counts",
+    "map_p_values",
+    "needs_neighbours",
+    "write_scores",
+]
 
 # Of roi.tsv, beside the values; the p-values only where targets were permuted.
 AREA_TESTS = ("low", "high", "p", "p_fwe", "p_fdr")
@@ -65,6 +74,53 @@ def area_tests(result, features) -> pd.DataFrame:
     table["output"] = [features[k] for k in table["output"]]
     columns = [name for name in AREA_TESTS if name in table]
     return table[["hemisphere", "roi", "output", *columns]]
+
+
+def light_counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return how many subjects and outputs have which light, check by check."""
+    counts = pd.crosstab(table["check"], table["light"])
+    counts = counts.reindex(index=table["check"].unique(), columns=("green", "amber", "red"))
+    return counts.fillna(0).astype(int).to_dict("index")
+
+
+def needs_neighbours(map_tests) -> bool:
+    """Tell whether tests of maps need the mesh, and all maps of permuted targets."""
+    return any(test != "largest" for test in map_tests)
+
+
+def cortex_mesh(space: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates (mm) and triangles of both hemispheres, the right one's counted on."""
+    from neuroigc.surface.spaces import load_mesh
+
+    (left, triangles), (right, others) = (load_mesh(space, "white", side) for side in HEMISPHERES)
+    return np.concatenate([left, right]), np.concatenate([triangles, others + len(left)])
+
+
+def map_p_values(result, map_tests, vertices, space, *, progress) -> dict[str, np.ndarray]:
+    """Return family-wise p-values of vertices by each test, (n_outputs, n_vertices).
+
+    The family is all vertices of both hemispheres, of one subject and output.
+    """
+    from neuroigc.stats import cluster_test, mesh_edges, vertex_areas
+
+    p_values = {}
+    if needs_neighbours(map_tests):
+        coordinates, triangles = cortex_mesh(space)
+        columns = np.concatenate(
+            [vertices["left"], vertices["right"] + len(coordinates) // len(HEMISPHERES)]
+        )
+        edges = mesh_edges(triangles, vertices=columns)
+        areas = vertex_areas(coordinates, triangles)[columns]
+    for test in map_tests:
+        if test == "largest":
+            p_values[test] = result.p_values
+            continue
+        found = [
+            cluster_test(null, edges, statistic=test, areas=areas, progress=progress)
+            for null in result.null_maps
+        ]
+        p_values[test] = np.stack([each.p_values for each in found])
+    return p_values
 
 
 def group_table(rois: pd.DataFrame) -> pd.DataFrame:

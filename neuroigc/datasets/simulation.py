@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from neuroigc.datasets._paths import subject_label
 from neuroigc.datasets.synthetic_betas import HEMISPHERES, MEDIAN_NCSNR, Subject
 from neuroigc.datasets.synthetic_design import N_REPEATS, Design
 from neuroigc.datasets.synthetic_images import CATEGORIES, make_scene
+from neuroigc.datasets.synthetic_plant import check_planted, draw_feature, plant, write_feature
 from neuroigc.datasets.synthetic_responses import (
     BANDS_CPD,
     EXTENT_DEG,
@@ -72,6 +73,7 @@ def make_study(
     trials_per_session: int = 400,
     n_shared_images: int = 100,
     image_size: int = 96,
+    planted: Mapping[str, float] | None = None,
     seed: int = 0,
     n_workers: int | None = None,
     progress: bool = False,
@@ -96,6 +98,10 @@ def make_study(
         Every other image is shown once, to one subject.
     image_size : int
         Side of the images in pixels, a multiple of 8; 8.4 degrees of visual angle.
+    planted : dict of str to float, optional
+        Areas among V1, V2, V3 and hV4 that carry a further feature, which is in no image and no
+        other area, and its share of the variance of their signal. Its values are written to
+        ``truth/planted.tsv``, to be decoded (``features_file``).
     seed : int
         The same seed gives the same bytes, however many workers.
     n_workers : int, optional
@@ -124,6 +130,8 @@ def make_study(
     """
     sessions = _checked_sessions(n_subjects, n_sessions)
     _check_sizes(sessions, trials_per_session, n_shared_images, image_size, seed, n_workers)
+    planted = dict(planted or {})
+    check_planted(planted)
     root = make_output_folder(root, "root")
     if any(root.iterdir()):
         raise InputError(
@@ -152,6 +160,13 @@ def make_study(
         signals, categories = _show_images(
             root, design, observers, image_size, seed, pool, progress
         )
+        if planted:
+            feature = draw_feature(design.n_images, seed)
+            for seen, signal, seer in zip(
+                design.seen, signals, zip(cortices, observers, strict=True), strict=True
+            ):
+                plant(signal, feature[seen], planted, *seer)
+            write_feature(make_output_folder(root / "truth", "root") / "planted.tsv", feature)
         subjects = [
             Subject.make(s + 1, cortices[s], observers[s], signals[s], rngs[s])
             for s in range(n_subjects)
@@ -171,6 +186,7 @@ def make_study(
         "n_shared_images": n_shared_images,
         "image_size": image_size,
         "seed": seed,
+        **({"planted": planted} if planted else {}),
     }
     _write_truth(root, cortices, subjects, categories, settings)
     return root

@@ -4,6 +4,7 @@ from neuroigc.models.estimators import NeuralClassifier, NeuralDecoder, NeuralEn
 from neuroigc.models.field_encoder import FieldEncoder
 from neuroigc.models.fields import FieldEncoderNetwork
 from neuroigc.models.networks import CategoricalNetwork, DecoderNetwork, EncoderNetwork
+from neuroigc.models.randomisation import list_layers, randomise_layers
 
 __all__ = [
     "CategoricalNetwork",
@@ -14,4 +15,6 @@ __all__ = [
     "NeuralClassifier",
     "NeuralDecoder",
     "NeuralEncoder",
+    "list_layers",
+    "randomise_layers",
 ]

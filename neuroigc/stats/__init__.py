@@ -32,7 +32,9 @@ from neuroigc.stats.reliability import (
     spearman_brown,
     split_half_reliability,
 )
+from neuroigc.stats.removal import RemovalTest, removal_test, replace_groups
 from neuroigc.stats.ridge import RidgeBaseline, group_folds, ridge_baseline
+from neuroigc.stats.sanity import SanityCheck, SanityChecks, check_sanity, map_similarity
 from neuroigc.stats.scores import (
     Scores,
     correlation_interval,
@@ -51,11 +53,15 @@ __all__ = [
     "ClusterTest",
     "GroupTest",
     "Reliability",
+    "RemovalTest",
     "Replication",
     "RidgeBaseline",
+    "SanityCheck",
+    "SanityChecks",
     "Scores",
     "SpinTest",
     "adjust_p_values",
+    "check_sanity",
     "cluster_test",
     "correlation_ceiling",
     "correlation_interval",
@@ -64,6 +70,7 @@ __all__ = [
     "find_clusters",
     "group_folds",
     "map_reliability",
+    "map_similarity",
     "max_statistic_p_values",
     "mesh_edges",
     "mirror_of_spheres",
@@ -73,6 +80,8 @@ __all__ = [
     "permutation_p_values",
     "random_rotations",
     "reaches_ceiling",
+    "removal_test",
+    "replace_groups",
     "replication",
     "ridge_baseline",
     "sign_flip_maps",

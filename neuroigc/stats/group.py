@@ -161,6 +161,21 @@ def sign_flip_maps(values: ArrayLike, *, n_flips: int = 999, seed: int = 0) -> n
     return maps
 
 
+def flipped_means(values: ArrayLike, *, n_flips: int = 9999, seed: int = 0) -> np.ndarray:
+    """Return what `sign_flip_test` compares a mean with: means (n_patterns, ...) of flipped signs.
+
+    Parameters
+    ----------
+    values : array of shape (n_subjects, ...)
+        Without NaN.
+    n_flips, seed : int
+        As of `sign_flip_test`.
+    """
+    values = _check_subjects(values)
+    signs = _signs(len(values), n_flips, seed)
+    return np.tensordot(signs, values, 1) / len(values)
+
+
 def _check_subjects(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim < 1 or len(values) < 2 or np.isinf(values).any():

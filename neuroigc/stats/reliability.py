@@ -125,6 +125,12 @@ def split_half_reliability(
     return Reliability(single, spearman_brown(single), np.array(each))
 
 
+def correlate_maps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return correlations over the last axis; NaN where a map does not vary."""
+    r: np.ndarray = (_standardised(first) * _standardised(second)).sum(-1)
+    return r
+
+
 def _standardised(maps: np.ndarray) -> np.ndarray:
     """Return maps of mean 0 and length 1; NaN where a map does not vary."""
     centred = maps - maps.mean(-1, keepdims=True)

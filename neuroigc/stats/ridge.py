@@ -10,6 +10,7 @@ from scipy import linalg
 
 from neuroigc._progress import track
 from neuroigc._validation import InputError, check_count, check_same_length
+from neuroigc.stats._krylov import krylov_paths
 from neuroigc.stats.scores import Scores, correlation_scores
 
 __all__ = ["RidgeBaseline", "group_folds", "ridge_baseline"]
@@ -17,6 +18,9 @@ __all__ = ["RidgeBaseline", "group_folds", "ridge_baseline"]
 # Penalties, in units of the mean variance of the features over samples.
 DEFAULT_PENALTIES = np.logspace(-4, 4, 17)
 _COLUMNS = 4096
+# More samples have their kernel in single precision, summed in double; up to so many targets (of
+# all folds) are then worth a space each.
+LARGEST_EXACT, MOST_TARGETS = 2500, 96
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def ridge_baseline(
 
     Offsets are not penalised. With more features than samples the work is done on the products
     of samples (the kernel), else on those of features: one eigendecomposition for each fold
-    serves all penalties and outputs.
+    serves all penalties and outputs. Of more than 2,500 samples and few outputs, as much of the
+    kernel is taken as the targets reach (Lanczos 1950): residuals are below 1e-5 of the targets.
 
     Parameters
     ----------
@@ -131,13 +136,15 @@ def ridge_baseline(
         )
     absolute = relative * unit
     errors = np.zeros((len(absolute), y.shape[1]))
-    for fold in track(range(n_folds), show=progress, label="ridge"):
-        rows = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-        path = products.path(*rows, y[rows[0]])
+    folds = range(n_folds)
+    splits = [(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in folds]
+    splits.append((np.arange(n), n + np.arange(n_test)))
+    paths = products.paths(splits, y, absolute.min())
+    for _, held_out in track(splits[:-1], show=progress, label="ridge"):
+        path = next(paths)
         for k, penalty in enumerate(absolute):
-            errors[k] += ((path.predict(penalty) - y[rows[1]]) ** 2).sum(0)
-    best = errors.argmin(0)
-    path = products.path(np.arange(n), n + np.arange(n_test), y)
+            errors[k] += ((path.predict(penalty) - y[held_out]) ** 2).sum(0)
+    best, path = errors.argmin(0), next(paths)
     predictions = np.empty_like(test_y)
     for k in np.unique(best):
         predictions[:, best == k] = path.predict(absolute[k])[:, best == k]
@@ -179,10 +186,13 @@ class _Products:
     def _kernel(x, test_x, centre):
         """Return products (n_train + n_test, n_train), some features at a time."""
         kernel = np.zeros((len(x) + len(test_x), len(x)))
+        if len(x) > LARGEST_EXACT:
+            centre = centre.astype(np.result_type(x, test_x, np.float32))
         for start in range(0, len(centre), _COLUMNS):
             part = slice(start, start + _COLUMNS)
             own = x[:, part] - centre[part]
-            kernel += np.concatenate([own, test_x[:, part] - centre[part]]) @ own.T
+            kernel[: len(x)] += own @ own.T
+            kernel[len(x) :] += (test_x[:, part] - centre[part]) @ own.T
         return kernel
 
     def total_variance(self):
@@ -192,8 +202,19 @@ class _Products:
             return np.trace(self.both[:n]) / n
         return (self.both[:n] ** 2).sum() / max(self.both.shape[1], 1)
 
-    def path(self, train, test, y):
-        """Return the path of ridge regression from some rows to others."""
+    def paths(self, splits, y, smallest_penalty):
+        """Yield the path of ridge regression of each split, from some rows to others."""
+        reached = None
+        n_targets = len(splits) * y.shape[1]
+        if self.is_kernel and self.n_train > LARGEST_EXACT and n_targets <= MOST_TARGETS:
+            reached = krylov_paths(self.both, splits, y, smallest_penalty)
+        if reached is not None:
+            yield from reached
+            return
+        for train, test in splits:
+            yield self._path(train, test, y[train])
+
+    def _path(self, train, test, y):
         offset = y.mean(0)
         if self.is_kernel:
             kernel, across = self.both[np.ix_(train, train)], self.both[np.ix_(test, train)]
