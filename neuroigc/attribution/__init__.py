@@ -29,6 +29,7 @@ from neuroigc.attribution.naive import (
     summarise_attributions,
 )
 from neuroigc.attribution.results import IGCResult, IGResult
+from neuroigc.attribution.shapley import shapley_correlation
 from neuroigc.attribution.totals import merge_shards
 from neuroigc.attribution.windowed import window_correlation
 
@@ -56,6 +57,7 @@ __all__ = [
     "integrated_gradients",
     "merge_shards",
     "output_difference",
+    "shapley_correlation",
     "summarise_attributions",
     "window_correlation",
 ]
