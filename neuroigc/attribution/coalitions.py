@@ -89,8 +89,6 @@ class Game:
         """Yield slices of the pairs with their values (n, n_outputs, n_players), in float64."""
         problem, n_players = self.problem, len(self.players)
         at_once = max(1, HIDDEN_NUMBERS // ((n_players + 1) * problem.factors.stem.n_hidden))
-        n_worths = 2**n_players if orders.shape[1] == 0 else n_players + 1
-        at_once = min(at_once, max(1, self.batch_size // n_worths))
         for first in range(0, len(samples), at_once):
             part = slice(first, min(first + at_once, len(samples)))
             ends = problem.samples.rows(samples[part])
