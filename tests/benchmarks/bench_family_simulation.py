@@ -63,6 +63,8 @@ METHODS = (
     "component t",
     "Shapley",
 )
+# Methods whose maps have no negative regions, so that these can be compared with one another.
+SHOWN = ("IGC", "IGaC", "IG SD", "IG variance", "gradient × input SD", "Shapley")
 
 
 @dataclass
@@ -192,66 +194,66 @@ def relative(made: LocalisedStatistics, maps: np.ndarray) -> dict[str, float]:
     return {name: mean / means[largest] for name, mean in means.items() if name != largest}
 
 
-def compare(
-    make: Callable[[str, int], Experiment], options: argparse.Namespace, n_seeds: int
-) -> dict[str, Any]:
+def compare(make: Callable[[str, int], Experiment], options: argparse.Namespace) -> dict[str, Any]:
     """Print the tables of all experiments."""
     rows: list[dict[str, Any]] = []
-    shares: list[dict[str, Any]] = []
+    regions: list[dict[str, Any]] = []
     for kind in KINDS:
-        told: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
-        ratios: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
-        times: dict[str, list[float]] = {name: [] for name in METHODS}
-        of_model = []
-        for seed in range(n_seeds):
-            experiment = make(kind, seed)
-            of_model.append(experiment.score)
-            maps, seconds = attribute(
-                experiment,
-                n_baselines=options.baselines,
-                n_steps=options.steps,
-                n_shapley=options.shapley,
-                seed=seed,
+        told, ratios, times, r = _repeat(make, kind, options)
+        print(f"{LETTERS[kind]}, {kind}: r of predictions and targets {r:.3f}\n")
+        table = []
+        for name in METHODS:
+            overlaps = [score["overlap"] for score in told[name]]
+            table.append(
+                {"method": name}
+                | _mean(told[name])
+                | {"overlap, range": [min(overlaps), max(overlaps)]}
+                | {"time / IGC": float(np.median(times[name]))}
             )
-            for name in METHODS:
-                told[name].append(scores(maps[name], experiment.made.truth))
-                ratios[name].append(relative(experiment.made, maps[name]))
-                times[name].append(seconds[name] / seconds["IGC"])
-        label = f"{LETTERS[kind]} {kind}"
-        print(f"{label}: r of predictions and targets {np.mean(of_model):.3f}\n")
-        here = [{"experiment": label, "method": name, "r of model": float(np.mean(of_model))}
-                | _mean(told[name]) | {"lowest overlap": min(s["overlap"] for s in told[name]),
-                "highest overlap": max(s["overlap"] for s in told[name]),
-                "time / IGC": float(np.median(times[name]))} for name in METHODS]  # fmt: skip
-        here.sort(key=lambda row: -row["overlap"])
-        print_table([{k: v for k, v in row.items() if k[:10] not in ("experiment", "r of model")}
-                     for row in here])  # fmt: skip
-        rows += here
+        table.sort(key=lambda row: -row["overlap"])
+        print_table(table)
+        rows += [{"experiment": kind, "r of model": r} | row for row in table]
         if kind in ("maximum", "similarity"):
-            shown = [name for name in METHODS if name not in ("IG mean", "component r")]
-            regions = [{"experiment": label, "method": name} | _mean(ratios[name])
-                       for name in shown]  # fmt: skip
-            # Spreads are means of sizes; their squares, variances.
-            squares = [{k: v**2 for k, v in one.items()} for one in ratios["IG SD"]]
-            regions.append({"experiment": label, "method": "IG variance"} | _mean(squares))
-            print_table([{k: v for k, v in row.items() if k != "experiment"} for row in regions])
-            shares += regions
-    return {"rows": rows, "regions": shares}
+            # Of spreads, squares as well.
+            ratios["IG variance"] = [{k: v**2 for k, v in one.items()} for one in ratios["IG SD"]]
+            table = [{"method": name} | _mean(ratios[name]) for name in SHOWN]
+            print_table(table)
+            regions += [{"experiment": kind} | row for row in table]
+    return {"rows": rows, "regions": regions}
+
+
+def _repeat(make: Callable[[str, int], Experiment], kind: str, options: argparse.Namespace) -> Any:
+    """Return what each method's map scores, regions' attributions and times, and the model's r."""
+    told: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    ratios: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    r = []
+    for seed in range(options.seeds):
+        experiment = make(kind, seed)
+        r.append(experiment.score)
+        maps, seconds = attribute(
+            experiment,
+            n_baselines=options.baselines,
+            n_steps=options.steps,
+            n_shapley=options.shapley,
+            seed=seed,
+        )
+        for name in METHODS:
+            told[name].append(scores(maps[name], experiment.made.truth))
+            ratios[name].append(relative(experiment.made, maps[name]))
+            times[name].append(seconds[name] / seconds["IGC"])
+    return told, ratios, times, float(np.mean(r))
 
 
 def functions(options: argparse.Namespace) -> dict[str, Any]:
     """Attribute the functions that made the targets."""
-    return compare(
-        lambda kind, seed: make_function(kind, options.samples, seed), options, options.seeds
-    )
+    return compare(lambda kind, seed: make_function(kind, options.samples, seed), options)
 
 
 def models(options: argparse.Namespace) -> dict[str, Any]:
     """Attribute networks that were trained on the targets."""
     return compare(
-        lambda kind, seed: make_trained(kind, options.samples, seed, n_train=options.train),
-        options,
-        options.seeds,
+        lambda kind, seed: make_trained(kind, options.samples, seed, n_train=options.train), options
     )
 
 
