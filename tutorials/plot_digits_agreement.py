@@ -174,7 +174,7 @@ differences = mean_digits * (1 - mean_others) + mean_others * (1 - mean_digits)
 
 rows = {**maps, "CNN, Mish\nShapley": shapley}
 figure, axes = plt.subplots(4, 10, figsize=(10.5, 4.9), layout="constrained")
-for row, (name, of_groups) in zip(axes, rows.items(), strict=True):
+for number, (row, (name, of_groups)) in enumerate(zip(axes, rows.items(), strict=True)):
     mean = of_groups.mean(0)
     limit = np.abs(mean).max()
     for digit, ax in zip(digits, row, strict=True):
@@ -187,7 +187,7 @@ for row, (name, of_groups) in zip(axes, rows.items(), strict=True):
         )
         ax.contour(differences[digit], [0.5], colors="tab:blue", linewidths=0.8)
         ax.set(xticks=[], yticks=[])
-        if row is axes[0]:
+        if number == 0:
             ax.set_title(digit, fontsize=10)
     row[0].set_ylabel(name, fontsize=9)
 lines = [

@@ -201,7 +201,10 @@ ax = axes[0, 1]
 ax.loglog(numbers, true_errors, "o-", color="black", label="against the converged map")
 ax.loglog(numbers, told_errors, "s--", color="tab:orange", label="told by the result")
 ax.set_xticks(numbers, numbers)
+steps = [0.002, 0.005, 0.01, 0.02, 0.05]
+ax.set_yticks(steps, steps)
 ax.minorticks_off()
+ax.set(ylim=(0.8 * min(told_errors), 1.3 * max(true_errors)))
 ax.set(xlabel="gradients for each image", ylabel="relative error", title="How many gradients?")
 ax.legend(frameon=False)
 ax = axes[1, 0]

@@ -179,10 +179,10 @@ chance_igc, chance_igac = at_chance["IGC"], at_chance["IGaC"]
 # neighbours are alike (A, B). The mean of IG is mostly noise.
 #
 # The SD of IG is as good as IGC, or better, at telling *that* a pixel is used by a function that is
-# known exactly: it does not care how pixels share what they have in common, where IGC gives to
-# those that vary with the target (A, the ring). It has no sign, adds up to nothing, and does not
-# know the targets (C). In trained networks it counts whatever noise they have learnt: there IGC
-# resembles the truth more, in all but A.
+# known exactly. IGC tells what carries the correlation: almost nothing of it comes from the ring of
+# A, which differs little between images of high and of low targets. The SD has no sign, adds up to
+# nothing, and does not know the targets (C). In trained networks it counts whatever noise they have
+# learnt: there IGC resembles the truth more, in all but A.
 
 # %%
 scores = {
@@ -195,7 +195,7 @@ for ax, (title, of_letters) in zip(axes, scores.items(), strict=True):
     for number, name in enumerate(of_functions["A"]):
         heights = [of_letters[letter][name] for letter in kinds]
         ax.bar(np.arange(4) + 0.11 * (number - 3), heights, width=0.1, label=name)
-    ax.set_xticks(np.arange(4), [f"{k}  {kind}" for k, kind in kinds.items()], fontsize=8)
+    ax.set_xticks(np.arange(4), [f"{k}\n{kind}" for k, kind in kinds.items()], fontsize=9)
     ax.set_title(title, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("overlap with the truth")
