@@ -242,6 +242,16 @@ def test_results_are_kept_like_igc(data, tmp_path):
     )
 
 
+def test_the_model_is_left_as_it_was_found(data):
+    model, x, y = data
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    shapley_correlation(model, x.astype(np.float32), y, n_rounds=2)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_without_targets_values_sum_to_one(data):
     model, x, _ = data
     result = shapley_correlation(model, x, None, n_rounds=3)

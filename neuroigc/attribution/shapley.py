@@ -63,7 +63,7 @@ def shapley_correlation(
     Parameters
     ----------
     model : torch.nn.Module
-        As for `integrated_gradient_correlation`. Need not be differentiable in earnest.
+        As for `integrated_gradient_correlation`.
     inputs : array, memory map or tensor of shape (n_samples, *input_shape)
         At least three samples.
     targets : array or tensor of shape (n_samples, n_outputs) or (n_samples,), or None

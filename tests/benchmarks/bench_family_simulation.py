@@ -2,11 +2,13 @@
 
     python tests/benchmarks/bench_family_simulation.py functions
     python tests/benchmarks/bench_family_simulation.py models
+    python tests/benchmarks/bench_family_simulation.py players
 
 The first attributes the functions that made the targets, the second networks trained on them. Both
 print, for each of four experiments, how much the map of each method overlaps with the truth and
 what it takes of processor time relative to IGC in the same run (Shapley: of fewer images); and
-attributions of regions relative to one another. They write it with ``--json PATH``; ``--small``
+attributions of regions relative to one another. The third sets IGC of regions beside their Shapley
+values, from all coalitions. They write it with ``--json PATH``; ``--small``
 runs in seconds and means nothing.
 
 Scores are of the sizes of a map, without signs, meaned over outputs: ``overlap`` is the sum over
@@ -257,6 +259,30 @@ def models(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def players(options: argparse.Namespace) -> dict[str, Any]:
+    """Attribute regions by IGC, and by Shapley values of all coalitions of them."""
+    rows = []
+    for kind in KINDS:
+        made = make_localised_statistics(kind, options.samples)
+        data = made.function, made.images, made.targets
+        start = time.process_time()
+        igc = integrated_gradient_correlation(*data, groups=made.regions, device="cpu")
+        middle = time.process_time()
+        shapley = shapley_correlation(*data, groups=made.regions, device="cpu")
+        ratio = (time.process_time() - middle) / (middle - start)
+        for g, name in enumerate(made.regions):
+            rows.append(
+                {"experiment": kind, "region": name}
+                | {"IGC": float(igc.group_values[0, g])}
+                | {"± 1 SE": float(igc.group_standard_errors[0, g])}
+                | {"Shapley": float(shapley.group_values[0, g])}
+                | {"Shapley ± 1 SE": float(shapley.group_standard_errors[0, g])}
+                | {"time / IGC": ratio}
+            )
+    print_table(rows)
+    return {"rows": rows}
+
+
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
@@ -265,7 +291,7 @@ def _mean_r(f: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean([np.corrcoef(f[:, v], y[:, v])[0, 1] for v in range(y.shape[1])]))
 
 
-COMMANDS = {"functions": functions, "models": models}
+COMMANDS = {"functions": functions, "models": models, "players": players}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
