@@ -1,5 +1,8 @@
 """Invented images whose targets depend on known places."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +137,13 @@ def test_what_cannot_be_invented_is_refused(arguments, message):
 def test_an_unknown_function_is_refused():
     with pytest.raises(InputError, match="kind: expected one of"):
         GeneratingFunction("median", np.ones((1, 1, 24, 24)))
+
+
+def test_torch_is_loaded_by_those_who_ask_for_it_only():
+    code = (
+        "import sys, neuroigc.datasets as d; print('torch' in sys.modules);"
+        "d.make_localised_statistics; print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert told.split() == ["False", "True"]

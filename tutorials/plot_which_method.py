@@ -202,9 +202,10 @@ axes[0].set_ylabel("overlap with the truth")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8)
 finish(figure, "which_method_overlap")
 igc_over_r = min(
-    of_letters[letter]["IGC"] - of_letters[letter]["correlation"]
-    for of_letters in scores.values() for letter in "BCD"
-)  # fmt: skip
+    of_names["IGC"] - of_names["correlation"]
+    for letter, of_names in scores["functions"].items()
+    if letter != "A"
+)
 
 # %%
 plt.show()
