@@ -49,8 +49,7 @@ class AttributionSummary:
         minus that of x' against x.
     covariance : array of shape (n_outputs, *input_shape), or None
         Of attributions and targets over the standard deviations of predictions and targets. Of
-        integrated gradients this is IGC, and sums to ``correlation`` less the mean
-        incompleteness; of methods that are not complete, to something else.
+        integrated gradients this is IGC.
     correlation : array of shape (n_outputs,), or None
         Of predictions and targets.
     n_samples : int
@@ -62,6 +61,17 @@ class AttributionSummary:
     covariance: Array | None
     correlation: Array | None
     n_samples: int
+
+    @property
+    def completeness_gap(self) -> Array | None:
+        """Return covariances summed, minus the correlation, (n_outputs,).
+
+        Of integrated gradients it is numerical, of methods that are not complete what they miss.
+        """
+        if self.covariance is None:
+            return None
+        gap: Array = self.covariance.reshape(len(self.covariance), -1).sum(1) - self.correlation
+        return gap
 
 
 @dataclass(frozen=True)
