@@ -83,6 +83,8 @@ def shapley_correlation(
     n_rounds : int
         Rounds of pairs, at least 2: in each, every sample is compared with another one (or with a
         baseline). With ``exact`` and ``n_samples // 2`` of them, all pairs of samples are taken.
+        The error from pairs falls with the square root of their number, and with few rounds it is
+        most of the ``numerical_error`` and of the ``completeness_gap``.
     n_orders : int
         Orders of the players for each pair, every other one the reverse of the one before; unused
         where ``exact``.
