@@ -163,7 +163,8 @@ for name, r in repeat_r.items():
 # %% [markdown]
 # ## Figures A7 and A8
 #
-# Dotted is the mean digit, blue where a digit of the class is likely to differ from the others.
+# What is red adds to the correlation; each row has a scale of its own. Dotted is the mean digit,
+# the blue line is where a digit of the class is likely to differ from the others.
 
 # %%
 ink, is_digit = images[train], labels[train] == digits[:, None]
