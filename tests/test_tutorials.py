@@ -149,6 +149,33 @@ def test_digits_are_read_by_ink_and_by_paper(results, real_data):
 
 @pytest.mark.slow
 @pytest.mark.data
+def test_maps_of_digits_agree_between_networks_and_methods(results, real_data):
+    found = results("plot_digits_agreement", NEUROIGC_DATA=str(real_data))
+    # The short version takes 120 digits, and Shapley values of squares of 4 x 4 pixels.
+    assert found["lowest_of_networks"] >= 0.55
+    assert found["shapley_r"] >= 0.75
+
+
+@pytest.mark.slow
+def test_the_method_that_knows_the_targets_finds_what_they_depend_on(results):
+    found = results("plot_which_method")
+    assert found["alone_igc"] == pytest.approx(0.28, abs=0.05)
+    assert found["chance_igc"] / found["chance_igac"] == pytest.approx(0.5, abs=0.12)
+    assert found["igc_over_r"] > 0.05
+
+
+@pytest.mark.slow
+def test_maps_depend_little_on_baselines_from_the_data_and_on_networks(results):
+    found = results("plot_igc_choices")
+    assert found["least_usual_r"] >= 0.97
+    assert found["least_natural_r"] < found["least_usual_r"]
+    assert found["error_at_17"] <= 0.02
+    assert found["last_repeat_r"] >= 0.85
+    assert found["lowest_network_r"] >= 0.65
+
+
+@pytest.mark.slow
+@pytest.mark.data
 def test_haxby_categories_are_decoded_by_maps_that_repeat(results, real_data):
     found = results("plot_haxby_decoding", NEUROIGC_DATA=str(real_data))
     assert found["accuracy"] >= 0.40

@@ -218,6 +218,9 @@ print("  ".join(f"{digit}: {share:.0%}" for digit, share in zip(digits, shares, 
 # %% [markdown]
 # The network reads digits by what is *absent* as much as by strokes: the empty centre of a 0, the
 # paper on the left of a 3, the gap between the arms of a 4. The mean digit cannot show this.
+#
+# Other networks, and Shapley values, are asked in
+# [Does the map depend on the network, or on the method?](plot_digits_agreement.py)
 
 # %%
 plt.show()

@@ -21,11 +21,21 @@ from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.gradient_times_input import gradient_times_input
 from neuroigc.attribution.igc import attribute_shard, integrated_gradient_correlation
 from neuroigc.attribution.integrated_gradients import integrated_gradients
+from neuroigc.attribution.naive import (
+    AttributionSummary,
+    ComponentTest,
+    component_correlation,
+    component_t_test,
+    summarise_attributions,
+)
 from neuroigc.attribution.results import IGCResult, IGResult
+from neuroigc.attribution.shapley import shapley_correlation
 from neuroigc.attribution.totals import merge_shards
 from neuroigc.attribution.windowed import window_correlation
 
 __all__ = [
+    "AttributionSummary",
+    "ComponentTest",
     "Factors",
     "GivenBaseline",
     "GroupContrasts",
@@ -36,6 +46,8 @@ __all__ = [
     "SampledBaseline",
     "ZeroBaseline",
     "attribute_shard",
+    "component_correlation",
+    "component_t_test",
     "contrast_groups",
     "expected_gradients",
     "factorise",
@@ -45,5 +57,7 @@ __all__ = [
     "integrated_gradients",
     "merge_shards",
     "output_difference",
+    "shapley_correlation",
+    "summarise_attributions",
     "window_correlation",
 ]

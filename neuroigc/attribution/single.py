@@ -35,7 +35,7 @@ from neuroigc.attribution.samples import (
     run_model,
 )
 
-__all__ = ["Paths", "attribute_samples"]
+__all__ = ["Paths", "attribute_samples", "refuse_paired"]
 
 # Numbers held at once in one array.
 CHUNK_NUMBERS = 2**23
@@ -106,7 +106,7 @@ def attribute_samples(
         If data, model and options do not fit each other.
     """
     check_module(model)
-    _refuse_paired(baseline)
+    refuse_paired(baseline)
     n_rows, seed = check_count("batch_size", batch_size), check_count("seed", seed, 0)
     place = choose_device(device, model)
     with torch.inference_mode(False), borrow(model, place) as borrowed:
@@ -161,7 +161,8 @@ def attribute_samples(
     )
 
 
-def _refuse_paired(baseline: Baseline) -> None:
+def refuse_paired(baseline: Baseline) -> None:
+    """Raise for baselines that a single sample cannot have."""
     if isinstance(check_baseline(baseline), PairedBaseline):
         raise InputError(
             "baseline",

@@ -31,6 +31,7 @@ __all__ = [
     "load_mnist",
     "load_nsd",
     "load_nsd_images",
+    "make_localised_statistics",
     "make_study",
     "prepare_image",
     "prepare_nsd",
@@ -47,4 +48,8 @@ def __getattr__(name: str) -> Any:
         from neuroigc.datasets.simulation import make_study
 
         return make_study
+    if name == "make_localised_statistics":
+        from neuroigc.datasets.localised_statistics import make_localised_statistics
+
+        return make_localised_statistics
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = ["CATEGORIES", "Scene", "make_scene"]
+__all__ = ["CATEGORIES", "Scene", "make_noise", "make_scene"]
 
 CATEGORIES = ("bodies", "faces", "places", "words")
 SLOPE_MEAN, SLOPE_SD = -1.05, 0.25  # log amplitude against log spatial frequency
@@ -61,11 +61,11 @@ def make_scene(seed: int, number: int, *, size: int) -> Scene:
     picture, categories = _paint(rng, 2 * size)
     painted = np.asarray(picture.resize((size, size), Image.Resampling.BOX), dtype=np.float32)
 
-    texture = _noise(rng, size, -1.0) * np.exp(0.8 * _noise(rng, size, -2.0))
+    texture = make_noise(rng, size, -1.0) * np.exp(0.8 * make_noise(rng, size, -2.0))
     grey = _standardised(painted[..., 0]) + 0.5 * texture
     grey = _with_slope(_standardised(grey), slope)
     # Contrast varies from place to place, as between sky and foliage.
-    grey = _standardised(grey * np.exp(0.6 * _noise(rng, size, -1.5)))
+    grey = _standardised(grey * np.exp(0.6 * make_noise(rng, size, -1.5)))
     # Bend the tails so that few pixels leave the range of the display.
     grey = luminance + contrast * _standardised(2.5 * np.tanh(grey / 2.5))
 
@@ -211,8 +211,8 @@ def _frequency(size: int) -> FloatArray:
     return frequency.astype(np.float32)
 
 
-def _noise(rng: np.random.Generator, size: int, slope: float) -> FloatArray:
-    """Return standardised noise with an amplitude spectrum f^slope."""
+def make_noise(rng: np.random.Generator, size: int, slope: float) -> FloatArray:
+    """Return standardised noise (size, size) with an amplitude spectrum f^slope."""
     from scipy import fft
 
     white = fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))

@@ -1,0 +1,211 @@
+# %% [markdown]
+# # Which method finds the pixels that matter?
+#
+# To tell whether a map of attributions is right one has to know what is right. Here we do: we
+# invent images with the spectrum of photographs, and targets that depend on some places only.
+#
+# - **A**: the mean luminance of a disc, less that of the ring around it.
+# - **B**: the largest of the means of three discs that overlap in the middle.
+# - **C**: how similar two discs on the left are to two on the right. In half of the images, chosen
+#   at random, the lower pair is not looked at: no model can know when, but the targets do.
+# - **D**: a category, which permutation of its parts makes the right panel most similar to the left
+#   one. One of the four parts is never moved: it says nothing about the category.
+#
+# Then we ask **integrated gradient correlation** (IGC) and its rivals for maps, of the functions
+# that made the targets, and of networks that had to learn them. The experiments are rebuilt after
+# those of the later edition of the IGC paper (Lelièvre and Chen). The benchmark
+# tests/benchmarks/bench_family_simulation.py does the same with more images, more methods
+# (Shapley values among them) and further scores.
+#
+# It takes about a minute on one core.
+
+# %%
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+from neuroigc.attribution import (
+    SampledBaseline,
+    ZeroBaseline,
+    component_correlation,
+    component_t_test,
+    gradient_times_input,
+    integrated_gradient_correlation,
+    summarise_attributions,
+)
+from neuroigc.datasets import make_localised_statistics
+from neuroigc.models import NeuralClassifier, NeuralDecoder
+
+FAST = "NEUROIGC_FAST" in os.environ  # a shorter version, for automatic tests
+
+
+def finish(figure, name):
+    """Save the figure if the environment variable NEUROIGC_FIGURES names a folder."""
+    if "NEUROIGC_FIGURES" in os.environ:
+        path = Path(os.environ["NEUROIGC_FIGURES"], f"{name}.png")
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+# %% [markdown]
+# ## The methods
+#
+# IGC sums to the correlation of predictions and targets. **IGaC** takes the predictions in place of
+# the targets. Three naive summaries are of integrated gradients (IG) of single images: their
+# **mean**, which is close to zero against baselines from the data themselves, their standard
+# deviation (**SD**), and that of **gradient × input**, which is cheap. Two need no model: the
+# **correlation** of each pixel with the target, and a **t-test** of each pixel between images of
+# high and of low targets.
+
+# %%
+
+
+def attribute(model, images, targets):
+    """Return the map of each method, as sizes, (size, size)."""
+    summaries = {
+        "IG": summarise_attributions(model, images, baseline=SampledBaseline(16), n_steps=2),
+        "g × i": summarise_attributions(
+            model, images, method=gradient_times_input, baseline=ZeroBaseline()
+        ),
+    }
+    maps = {
+        "IGC": integrated_gradient_correlation(model, images, targets).attributions,
+        "IGaC": integrated_gradient_correlation(model, images, None).attributions,
+        "IG mean": summaries["IG"].mean,
+        "IG SD": summaries["IG"].standard_deviation,
+        "grad × input SD": summaries["g × i"].standard_deviation,
+        "correlation": component_correlation(images, targets),
+        "t-test": component_t_test(images, targets).t,
+    }
+    # Of several outputs (the categories) the mean.
+    return {name: np.abs(of_outputs).mean(0) for name, of_outputs in maps.items()}
+
+
+def overlap(found, truth):
+    """Return which part of a map's total lies as the truth does: 1 if they are in proportion."""
+    return np.minimum(found / found.sum(), truth / truth.sum()).sum()
+
+
+# %% [markdown]
+# ## Functions and networks
+#
+# A network is trained for each experiment on other images than those that are explained.
+
+# %%
+n_train, n_explained = (1500, 300) if FAST else (10_000, 1500)
+kinds = {"A": "weighted sum", "B": "maximum", "C": "similarity", "D": "category"}
+made, of_functions, of_networks = {}, {}, {}
+for letter, kind in kinds.items():
+    made[letter] = invented = make_localised_statistics(kind, n_train + n_explained)
+    flat, targets = invented.images.reshape(len(invented.images), -1), invented.targets
+    options = dict(hidden=(128,) * 3, learning_rate=2e-3, weight_decay=0.05, dropout=0.2)
+    if kind == "category":
+        network = NeuralClassifier(channels=(), **options)
+        network.fit(flat[:n_train], targets[:n_train].argmax(1))
+    else:
+        network = NeuralDecoder(**options).fit(flat[:n_train], targets[:n_train])
+    explained, wanted = invented.images[n_train:], targets[n_train:]
+    model = nn.Sequential(nn.Flatten(), network.module_).eval()
+    of_functions[letter] = attribute(invented.function, explained, wanted)
+    of_networks[letter] = attribute(model, explained, wanted)
+    with torch.no_grad():
+        x = torch.from_numpy(explained)
+        both = [f(x).numpy()[:, 0] for f in (invented.function, model)]
+    r = [np.corrcoef(f, wanted[:, 0])[0, 1] for f in both]
+    print(f"{letter}, {kind}: r with the targets {r[0]:.2f} (function), {r[1]:.2f} (network)")
+
+# %% [markdown]
+# ## The maps
+#
+# On the left the truth: how much each pixel counts, black most. Below each map its overlap with it.
+
+# %%
+
+
+def draw(maps, title):
+    """Draw the truth and each method's map of each experiment."""
+    names = list(maps["A"])
+    figure, axes = plt.subplots(4, 1 + len(names), figsize=(10.5, 6.2), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for row, letter in zip(axes, kinds, strict=True):
+        truth = made[letter].truth
+        for ax, name in zip(row, ["truth", *names], strict=True):
+            found = truth if name == "truth" else maps[letter][name]
+            ax.imshow(found, cmap="Greys", vmin=0, vmax=np.quantile(found, 0.998))
+            ax.set(xticks=[], yticks=[])
+            if name != "truth":
+                ax.set_xlabel(f"{overlap(found, truth):.2f}", fontsize=8, labelpad=2)
+            if letter == "A":
+                ax.set_title(name, fontsize=9)
+        row[0].set_ylabel(f"{letter}  {kinds[letter]}", fontsize=9)
+    return figure
+
+
+finish(draw(of_functions, "Maps of the functions that made the targets"), "which_method_functions")
+finish(draw(of_networks, "Maps of trained networks"), "which_method_networks")
+
+# %% [markdown]
+# ## What the maps say of regions
+#
+# In B, pixels of one disc alone count when this disc has the largest mean, a third of the time. In
+# C, the lower pair of discs counts half of the time; that it does is known from the targets only.
+
+
+# %%
+def relative(maps, letter, region, reference):
+    """Return the mean of some maps in one region, relative to that in another one."""
+    inside, most = made[letter].regions[region], made[letter].regions[reference]
+    return {name: maps[letter][name][inside].mean() / maps[letter][name][most].mean()
+            for name in ("IGC", "IGaC", "IG SD")}  # fmt: skip
+
+
+alone = [relative(of_functions, "B", f"disc {k} alone", "all discs") for k in (1, 2, 3)]
+print("B, each disc alone, relative to where all overlap:")
+for name in alone[0]:
+    print(f"  {name}: " + "  ".join(f"{one[name]:.2f}" for one in alone))
+at_chance = relative(of_functions, "C", "at chance", "counts")
+print("C, the pair that counts at chance, relative to the other:")
+print("  " + "  ".join(f"{name} {value:.2f}" for name, value in at_chance.items()))
+alone_igc = np.mean([one["IGC"] for one in alone])
+chance_igc, chance_igac = at_chance["IGC"], at_chance["IGaC"]
+
+# %% [markdown]
+# ## What to take
+#
+# Statistics of pixels without a model fail wherever pixels count together (C, D), and blur where
+# neighbours are alike (A, B). The mean of IG is mostly noise.
+#
+# The SD of IG is as good as IGC, or better, at telling *that* a pixel is used by a function that is
+# known exactly. IGC tells what carries the correlation: almost nothing of it comes from the ring of
+# A, which differs little between images of high and of low targets. The SD has no sign, adds up to
+# nothing, and does not know the targets (C). In trained networks it counts whatever noise they have
+# learnt: there IGC resembles the truth more, in all but A.
+
+# %%
+scores = {
+    title: {letter: {name: overlap(m, made[letter].truth) for name, m in maps[letter].items()}
+            for letter in kinds}
+    for title, maps in (("functions", of_functions), ("networks", of_networks))
+}  # fmt: skip
+figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
+for ax, (title, of_letters) in zip(axes, scores.items(), strict=True):
+    for number, name in enumerate(of_functions["A"]):
+        heights = [of_letters[letter][name] for letter in kinds]
+        ax.bar(np.arange(4) + 0.11 * (number - 3), heights, width=0.1, label=name)
+    ax.set_xticks(np.arange(4), [f"{k}\n{kind}" for k, kind in kinds.items()], fontsize=9)
+    ax.set_title(title, fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+axes[0].set_ylabel("overlap with the truth")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8)
+finish(figure, "which_method_overlap")
+igc_over_r = min(
+    of_names["IGC"] - of_names["correlation"]
+    for letter, of_names in scores["functions"].items()
+    if letter != "A"
+)
+
+# %%
+plt.show()
