@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from pathlib import PurePath
 
 import numpy as np
 
-from neuroigc._validation import InputError
+from neuroigc._files import reading
 from neuroigc.reporting.numbers import feature_name, format_number, is_known, join_words
-from neuroigc.reporting.study import Study
+from neuroigc.reporting.study import Study, read_attribution
 
 __all__ = ["REFERENCES", "cite", "methods_paragraphs", "read_attribution_settings"]
 
@@ -40,6 +39,7 @@ REFERENCES = {
     "summation in human visual cortex. Journal of Neurophysiology, 110, 481–494.",
 }
 _CITATION = re.compile(r"\[@(" + "|".join(REFERENCES) + r")\]")
+_ABOUT_ATTRIBUTION = ("settings", "n_samples", "n_gradients", "numerical_error")
 _ACTIVATIONS = {"mish": "Mish activations [@mish]", "relu": "ReLU activations"}
 
 
@@ -84,18 +84,11 @@ def read_attribution_settings(study: Study, kind: str) -> list[dict]:
     for (_, what), path in study.attributions.items():
         if what != kind:
             continue
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                settings = json.loads(str(file["settings"]))
-                numbers = {name: int(file[name]) for name in ("n_samples", "n_gradients")}
-                found.append({**settings, **numbers, "numerical_error": file["numerical_error"]})
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(
-                path.name,
-                expected="a saved attribution (.npz)",
-                got=str(error),
-                fix="Run the stage again that writes it.",
-            ) from error
+        saved = read_attribution(path, _ABOUT_ATTRIBUTION)
+        with reading(path, "how the attribution was made", fix="Run the stage attribute again."):
+            settings = json.loads(str(saved["settings"]))
+            numbers = {name: int(saved[name]) for name in ("n_samples", "n_gradients")}
+            found.append({**settings, **numbers, "numerical_error": saved["numerical_error"]})
     return found
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "feature_name",
     "format_duration",
     "format_number",
+    "format_p",
     "format_size",
     "format_small",
     "is_known",
@@ -148,6 +149,11 @@ def format_small(value: object) -> str:
         return f"{value:#.2g}".rstrip(".").replace("-", "−")
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa.replace('-', '−')} × {power_of_ten(int(exponent))}"
+
+
+def format_p(value: object) -> str:
+    """Write a p-value: to three decimals, or as smaller than what these can show."""
+    return "< 0.001" if is_known(value) and value < 0.001 else format_number(value, 3)  # type: ignore[operator]
 
 
 def power_of_ten(exponent: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 import neuroigc
 from neuroigc._files import atomic_path
+from neuroigc.reporting.brain import make_brain_view
 from neuroigc.reporting.figures import draw_decoding
 from neuroigc.reporting.methods import cite, methods_paragraphs
 from neuroigc.reporting.numbers import (
@@ -28,6 +29,7 @@ from neuroigc.reporting.prf_figures import draw_encoding
 from neuroigc.reporting.provenance import describe_models, describe_run, describe_settings
 from neuroigc.reporting.shelf import Shelf
 from neuroigc.reporting.study import Study, read_study
+from neuroigc.reporting.tables import area_tables, group_tables, sanity_table, score_table
 from neuroigc.reporting.words import limitations, summary_sentences
 
 __all__ = ["write_report"]
@@ -133,6 +135,8 @@ def _collect(study: Study) -> dict:
     tables = _roi_tables(study)
     shelf = Shelf(study.folder)
     methods, references = cite(methods_paragraphs(study))
+    brain = make_brain_view(study)
+    shown = shelf.add(brain.picture) | {"anchor": "brain"} if brain else None
     decoding = _decoding(study, tables, shelf)
     encoding = _encoding(study, shelf)
     return {
@@ -143,8 +147,10 @@ def _collect(study: Study) -> dict:
         "contents": [
             ("summary", "Summary"),
             ("key-figures", "Key figures"),
+            *([("cortex", "Cortex")] if brain else []),
             ("decoding", "Decoding"),
             ("encoding", "Encoding and pRFs"),
+            *([("sanity", "Sanity checks")] if "sanity.tsv" in study.tables else []),
             ("methods", "Methods"),
             ("limitations", "Limitations"),
             ("provenance", "Provenance"),
@@ -161,8 +167,11 @@ def _collect(study: Study) -> dict:
             for name, part in study.summary.get("decoding", {}).items()
         ],
         "measures": _measures(study),
+        "brain": brain,
+        "brain_figure": shown,
         "decoding": decoding,
         "encoding": encoding,
+        "sanity": sanity_table(study),
         "methods": methods,
         "references": references,
         "limitations": limitations(study),
@@ -177,10 +186,13 @@ def _render(context: dict) -> str:
     import jinja2
 
     room = files("neuroigc.reporting")
-    style, script = (
-        (room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
-    )
+
+    def read(name):
+        return (room / name).read_text(encoding="utf-8")
+
+    style, script = read("report.css"), read("report.js") + read("brain.js")
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(read),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -189,7 +201,7 @@ def _render(context: dict) -> str:
     environment.filters["number"] = format_number
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.tests["number_known"] = is_known
-    template = environment.from_string((room / "report.html").read_text(encoding="utf-8"))
+    template = environment.get_template("report.html")
     return template.render(
         context,
         # Ours, from the package; everything else goes through the escaping.
@@ -243,7 +255,8 @@ def _measures(study):
 
 
 def _decoding(study, tables, shelf):
-    section = {"notes": [], "maps": [], "regions": [], "tables": [], "subjects": []}
+    section = {"notes": [], "maps": [], "regions": [], "tables": [], "areas": [], "group": []}
+    section["scores"] = None
     if not (study.summary.get("decoding") or tables):
         section["notes"].append("Left out: this study did not decode image features.")
         return section
@@ -261,7 +274,8 @@ def _decoding(study, tables, shelf):
         )
     section["regions"] = [shelf.add(figure) for figure in drawn.shared]
     section["tables"] = [_roi_view(table) for table in tables]
-    section |= _subject_table(study)
+    section["scores"] = score_table(study)
+    section["areas"], section["group"] = area_tables(study), group_tables(study)
     return section
 
 
@@ -289,23 +303,6 @@ def _roi_view(table):
         ],
         "shares": any(is_known(row["share"]) for row in table.rows),
     }
-
-
-def _subject_table(study):
-    table = study.tables.get("decoding.tsv")
-    if table is None or not len(table):
-        return {"subjects": [], "subject_columns": []}
-    outputs = list(dict.fromkeys(table["output"]))
-    wide = table.drop_duplicates(["subject", "output"]).set_index(["subject", "output"])
-    rows = [
-        {
-            "name": subject,
-            "n_test": _float(part["n_test"].max()),
-            "correlations": [_float(wide["r"].get((subject, output))) for output in outputs],
-        }
-        for subject, part in table.groupby("subject", sort=False)
-    ]
-    return {"subjects": rows, "subject_columns": [feature_name(output) for output in outputs]}
 
 
 _HALF_INTERVALS = {"x_half": ("x_low", "x_high"), "size_half": ("size_low", "size_high")}

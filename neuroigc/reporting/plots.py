@@ -25,6 +25,7 @@ __all__ = [
     "plot_coverage",
     "plot_flat_pairs",
     "plot_gallery",
+    "plot_inflated_pair",
     "plot_regions",
     "plot_sizes",
     "plot_truth",
@@ -177,9 +178,6 @@ def plot_flat_pairs(panels: list[tuple], atlas=None):
     atlas : Atlas, optional
         Whose borders to draw.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     from neuroigc.surface.plotting import plot_surface_map
 
     n_rows = -(-len(panels) // 2)
@@ -192,16 +190,22 @@ def plot_flat_pairs(panels: list[tuple], atlas=None):
                 surface_map, hemisphere=hemisphere, mesh="flat", outlines=atlas, title=hemisphere,
                 colorbar=False, ax=ax, **look,
             )  # fmt: skip
-        # Small numbers are written as multiples of a power of ten, which stands in the label.
-        power = min(0, math.floor(math.log10(look["vmax"])))
-        scale = 10.0**power if power < -2 else 1.0
-        colors = ScalarMappable(Normalize(look["vmin"] / scale, look["vmax"] / scale), look["cmap"])
-        bar = cell.colorbar(colors, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
-        bar.set_label(label if scale == 1 else f"{label} (× {power_of_ten(power)})", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
-        bar.outline.set_linewidth(0.5)
-        if look.get("period") == 360:
-            bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])
+        _draw_bar(cell, axes, label, look, shrink=0.7)
+    return canvas
+
+
+def plot_inflated_pair(surface_map, atlas=None, *, label, **look):
+    """Draw the inflated hemispheres from behind and inside, side by side, with one colour bar."""
+    from neuroigc.surface.plotting import plot_surface_map
+
+    canvas = _canvas(7.2, 3.4)
+    axes = canvas.subplots(1, 2)
+    for hemisphere, ax in zip(("left", "right"), axes, strict=True):
+        plot_surface_map(
+            surface_map, hemisphere=hemisphere, view="occipital", outlines=atlas, title=hemisphere,
+            colorbar=False, ax=ax, **look,
+        )  # fmt: skip
+    _draw_bar(canvas, axes, label, look, shrink=0.4)
     return canvas
 
 
@@ -265,6 +269,23 @@ def _canvas(width, height):
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_bar(cell, axes, label, look, *, shrink):
+    """Draw the colour bar of maps below them."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    # Small numbers are written as multiples of a power of ten, which stands in the label.
+    power = min(0, math.floor(math.log10(look["vmax"])))
+    scale = 10.0**power if power < -2 else 1.0
+    colors = ScalarMappable(Normalize(look["vmin"] / scale, look["vmax"] / scale), look["cmap"])
+    bar = cell.colorbar(colors, ax=axes, orientation="horizontal", shrink=shrink, aspect=30)
+    bar.set_label(label if scale == 1 else f"{label} (× {power_of_ten(power)})", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_linewidth(0.5)
+    if look.get("period") == 360:
+        bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])
 
 
 def _scatter_areas(ax, prf, areas, x, y):
