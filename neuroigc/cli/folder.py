@@ -29,7 +29,7 @@ _OUTPUTS = {
     "prepare": ("prepared/*", "labels/*"),
     "train": ("models/*",),
     "attribute": ("attributions/*", "sums/*"),
-    "roi": ("roi.tsv", "group.tsv", "decoding.tsv", "sub-*/*_stat-igc_*"),
+    "roi": ("roi.tsv", "group.tsv", "decoding.tsv", "sub-*/*_stat-igc_*", "sub-*/*_stat-z_*"),
     "prf": ("prf.tsv", "phantoms.tsv", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
 }

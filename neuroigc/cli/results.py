@@ -82,14 +82,23 @@ def write_rois(folder) -> None:
                     **known.iloc[k].drop(["output", "r"]),
                 }
             )
-            SurfaceMap.from_columns(
-                result.attributions[k],
-                vertices,
-                space=config.data.space,
-                name=f"Integrated gradient correlation of {feature}",
-                units="",
-                metadata={"Correlation": float(result.correlation[k])},
-            ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
+            errors = result.standard_errors[k]
+            # A vertex without variation has neither a value nor an error.
+            z = np.divide(
+                result.attributions[k], errors, out=np.zeros_like(errors), where=errors > 0
+            )
+            for stat, values, name in (
+                ("igc", result.attributions[k], f"Integrated gradient correlation of {feature}"),
+                ("z", z, f"Integrated gradient correlation of {feature} over its standard error"),
+            ):
+                SurfaceMap.from_columns(
+                    values,
+                    vertices,
+                    space=config.data.space,
+                    name=name,
+                    units="",
+                    metadata={"Correlation": float(result.correlation[k])},
+                ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat=stat)
     rois = pd.concat(areas)
     write_table(folder.path / "roi.tsv", rois)
     if len(config.data.subjects) > 1:

@@ -19,6 +19,7 @@ __all__ = [
     "format_p",
     "format_size",
     "format_small",
+    "group_intervals",
     "is_known",
     "join_words",
     "power_of_ten",
@@ -120,6 +121,15 @@ def roi_table(
         for subject in subjects
     }
     return RoiTable(output, subjects, arranged, totals, correlations)
+
+
+def group_intervals(group: pd.DataFrame) -> pd.DataFrame:
+    """Return ``group.tsv`` with igc, low and high: means and Student's 95 % intervals."""
+    from scipy.stats import t
+
+    n = group["n_subjects"]
+    reach = t.ppf(0.975, (n - 1).where(n > 1)) * group["sd"] / n**0.5
+    return group.assign(igc=group["mean"], low=group["mean"] - reach, high=group["mean"] + reach)
 
 
 def feature_name(output: str) -> str:

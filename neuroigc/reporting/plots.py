@@ -21,11 +21,13 @@ __all__ = [
     "FigureFolder",
     "area_colors",
     "escape_math",
+    "plot_against_ridge",
     "plot_ceiling",
     "plot_coverage",
     "plot_flat_pairs",
     "plot_gallery",
     "plot_inflated_pair",
+    "plot_intervals",
     "plot_regions",
     "plot_sizes",
     "plot_truth",
@@ -44,9 +46,17 @@ _STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.dpi": 200,
+    # Letters stay letters, which journals and editors of drawings want.
+    "pdf.fonttype": 42,
     "svg.fonttype": "path",
     # Without it the same numbers would give a different file each time.
     "svg.hashsalt": "neuroigc",
+}
+# Without dates and versions, which would change the bytes.
+_METADATA: dict[str, dict] = {
+    ".svg": {"Date": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 # More points than this make a vector drawing slow to show.
 _MANY_POINTS = 2000
@@ -76,16 +86,21 @@ class FigureFolder:
     def draw(self, path: Path, plot: Callable, *arguments, **options) -> Path:
         """Call ``plot``, which returns a matplotlib figure, in the report's style and save it.
 
-        The same picture gives the same bytes.
+        Beside ``path`` lie the same as PDF and, of drawings, as PNG: for papers and slides. The
+        same picture gives the same bytes.
         """
         import matplotlib as mpl
         from matplotlib import pyplot as plt
 
-        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with mpl.rc_context(_STYLE):
             canvas = plot(*arguments, **options)
-            with atomic_path(path) as temporary:
-                canvas.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.05)
+            for suffix in dict.fromkeys((path.suffix, ".png", ".pdf")):
+                with atomic_path(path.with_suffix(suffix)) as temporary:
+                    canvas.savefig(
+                        temporary, metadata=_METADATA[suffix], bbox_inches="tight", pad_inches=0.05
+                    )
+                # It stays as it was laid out, which takes most of the time.
+                canvas.set_layout_engine("none")
             plt.close(canvas)
         return path
 
@@ -206,6 +221,57 @@ def plot_inflated_pair(surface_map, atlas=None, *, label, **look):
             colorbar=False, ax=ax, **look,
         )  # fmt: skip
     _draw_bar(canvas, axes, label, look, shrink=0.4)
+    return canvas
+
+
+def plot_intervals(tables, outputs, *, label):
+    """Draw estimates and intervals of areas, a panel for each output."""
+    from neuroigc.surface.interval_plots import plot_roi_intervals
+
+    n_rois = max(table["roi"].nunique() for table in tables)
+    canvas = _canvas(3.35 if len(outputs) == 1 else 7.2, 1.0 + 0.24 * n_rois)
+    for ax, table, output in zip(
+        np.atleast_1d(canvas.subplots(1, len(outputs))), tables, outputs, strict=True
+    ):
+        plot_roi_intervals(table, output=output, title=output, label=label, ax=ax)
+    return canvas
+
+
+def plot_against_ridge(scores: pd.DataFrame, outputs: list[str]):
+    """Draw r of the network against r of ridge regression, a point for each subject.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Rows of ``decoding.tsv``: output, r, ridge_r, and the ends of their intervals if known.
+    outputs : list of str
+        In the order of the legend.
+    """
+    canvas = _canvas(3.35, 3.3)
+    ax = canvas.subplots()
+    ends = []
+    for color, marker, output in zip(_PALETTE, "osD^vP*", outputs, strict=False):
+        own = scores[scores["output"] == output]
+        bars = {}
+        for axis, name in (("xerr", "ridge_r"), ("yerr", "r")):
+            if {f"{name}_low", f"{name}_high"} <= set(own):
+                lows, highs = own[f"{name}_low"], own[f"{name}_high"]
+                bars[axis] = np.stack([own[name] - lows, highs - own[name]])
+                ends += [lows.min(), highs.max()]
+        ends += [own[["r", "ridge_r"]].min().min(), own[["r", "ridge_r"]].max().max()]
+        ax.errorbar(
+            own["ridge_r"], own["r"], **bars, fmt=marker, color=color, markersize=4, elinewidth=0.6,
+            alpha=0.85, label=output,
+        )  # fmt: skip
+    low, high = np.nanmin(ends), np.nanmax(ends)
+    margin = 0.05 * (high - low) or 0.05
+    limits = (low - margin, high + margin)
+    ax.plot(limits, limits, color="#555555", linewidth=1, zorder=0)
+    ax.set(
+        xlim=limits, ylim=limits, box_aspect=1, xlabel="ridge regression (r, held-out images)",
+        ylabel="network (r, held-out images)",
+    )  # fmt: skip
+    ax.legend(loc="lower right", fontsize=8, handletextpad=0.2)
     return canvas
 
 

@@ -182,9 +182,9 @@ def read_study(folder: str | Path) -> Study:
 
 def read_attribution(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Read arrays of a saved attribution; those that it was saved without are left out."""
-    with reading(path, "a saved attribution (.npz)", fix=_RERUN):
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file}
+    expected = "a saved attribution (.npz)"
+    with reading(path, expected, fix=_RERUN), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in names if name in file}
 
 
 def compact(name: str) -> str:

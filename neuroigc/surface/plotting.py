@@ -28,6 +28,8 @@ def plot_surface_map(
     vmin=None,
     vmax=None,
     period=None,
+    evidence=None,
+    opaque_at=2.0,
     colorbar=True,
     label=None,
     title=None,
@@ -60,6 +62,11 @@ def plot_surface_map(
         of both hemispheres, ``vmin`` is ``-vmax``, so that white is zero.
     period : float, optional
         Of cyclic values, 360 for angles in degrees: interpolates around the circle.
+    evidence : SurfaceMap, optional
+        On the map's surface: z, say. Colours are as opaque as the square of its size, in parts of
+        ``opaque_at``, so that what is certain stands out and nothing is cut away.
+    opaque_at : float
+        Evidence from which colours are opaque; 2 is about p = 0.05 for z.
     colorbar : bool
         Draw one beside the panel.
     label : str, optional
@@ -76,7 +83,7 @@ def plot_surface_map(
     Raises
     ------
     InputError
-        If an atlas lies on another surface, or an option is unknown.
+        If an atlas or the evidence lies on another surface, or an option is unknown.
 
     Notes
     -----
@@ -86,10 +93,11 @@ def plot_surface_map(
     from matplotlib.figure import Figure
 
     check_choice("hemisphere", hemisphere, HEMISPHERES)
-    if outlines is not None and outlines.space != surface_map.space:
-        raise InputError(
-            "outlines", expected=f"an atlas on {surface_map.space}", got=f"one on {outlines.space}"
-        )
+    for name, other in (("outlines", outlines), ("evidence", evidence)):
+        if other is not None and other.space != surface_map.space:
+            raise InputError(name, expected=f"one on {surface_map.space}", got=other.space)
+    if not opaque_at > 0:
+        raise InputError("opaque_at", expected="a positive number", got=repr(opaque_at))
     colors = _color_scale(surface_map, cmap, vmin, vmax)
     space = mesh_at_hand(surface_map.space)
     values = surface_map.nested(space).data[hemisphere]
@@ -103,7 +111,15 @@ def plot_surface_map(
     canvas, facing, background = _scene(space, mesh, hemisphere, view, tuple(window))
     picture = background.copy()
     shown, interpolated = _interpolate(canvas, faces, values, period)
-    picture[shown] = colors.to_rgba(interpolated)
+    rgba = colors.to_rgba(interpolated)
+    if evidence is not None:
+        # What has no evidence is transparent.
+        strength = np.nan_to_num(evidence.nested(space).data[hemisphere] / opaque_at)
+        strength = np.where(np.isnan(values), np.nan, strength)
+        interpolated = _interpolate(canvas, faces, strength, None)[1]
+        opacity = np.clip(interpolated**2, 0, 1)[:, None]
+        rgba = opacity * rgba + (1 - opacity) * background[shown]
+    picture[shown] = rgba
 
     if ax is None:
         height, width = canvas.face.shape
@@ -160,6 +176,8 @@ def plot_surface_overview(
     vmin=None,
     vmax=None,
     period=None,
+    evidence=None,
+    opaque_at=2.0,
     label=None,
     title=None,
 ):
@@ -169,7 +187,7 @@ def plot_surface_overview(
     ----------
     surface_map : SurfaceMap
         What to draw.
-    outlines, outline_names, cmap, vmin, vmax, period, label, title
+    outlines, outline_names, cmap, vmin, vmax, period, evidence, opaque_at, label, title
         As in :func:`plot_surface_map`; one colour bar serves all panels. Names are written on
         the flat maps.
 
@@ -207,6 +225,8 @@ def plot_surface_overview(
                 vmin=colors.norm.vmin,
                 vmax=colors.norm.vmax,
                 period=period,
+                evidence=evidence,
+                opaque_at=opaque_at,
                 colorbar=False,
                 title=f"{hemisphere}, {view}",
                 ax=ax,
