@@ -173,8 +173,8 @@ def _overviews(folder, subject, own, evidence, atlas, limits, names):
                 path,
                 f"Where {name} is read from, subject {subject}",
                 "IGC on the inflated cortex (from inside, behind and below) and on the flattened "
-                f"occipital cortex. {_READ_MAP}{fade}The scale ends at the 99th percentile and is the "
-                f"same for all subjects.{lines}{'.' if lines else ''}",
+                f"occipital cortex. {_READ_MAP}{fade}The scale ends at the 99th percentile and is "
+                f"the same for all subjects.{lines}{'.' if lines else ''}",
                 f"Eight views of the cortex of subject {subject}, coloured by IGC of {name}; the "
                 "table of regions below gives the sums.",
                 "wide",
