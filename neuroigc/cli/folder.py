@@ -29,8 +29,8 @@ _OUTPUTS = {
     "prepare": ("prepared/*", "labels/*"),
     "train": ("models/*",),
     "attribute": ("attributions/*", "sums/*"),
-    "roi": ("roi.tsv", "group.tsv", "decoding.tsv", "sub-*/*_stat-igc_*", "sub-*/*_stat-z_*"),
-    "prf": ("prf.tsv", "phantoms.tsv", "sub-*/*_desc-prf_*"),
+    "roi": ("roi.*", "group.*", "decoding.*", "sub-*/*_stat-igc_*", "sub-*/*_stat-z_*"),
+    "prf": ("prf.*", "phantoms.*", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
 }
 

@@ -11,6 +11,7 @@ import pandas as pd
 import neuroigc
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
+from neuroigc.cli.columns import write_described_table
 from neuroigc.cli.encoders import fit_fields
 from neuroigc.cli.folder import SIMULATE, STAGES
 from neuroigc.cli.sources import open_source
@@ -21,7 +22,6 @@ from neuroigc.cli.study_data import (
     encoding_samples,
     load_features,
     read_table,
-    write_table,
 )
 from neuroigc.datasets import SubjectData
 
@@ -100,10 +100,10 @@ def write_rois(folder) -> None:
                     metadata={"Correlation": float(result.correlation[k])},
                 ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat=stat)
     rois = pd.concat(areas)
-    write_table(folder.path / "roi.tsv", rois)
+    write_described_table(folder.path / "roi.tsv", rois)
     if len(config.data.subjects) > 1:
-        write_table(folder.path / "group.tsv", group_table(rois))
-    write_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
+        write_described_table(folder.path / "group.tsv", group_table(rois))
+    write_described_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
 
 
 def _write_description(folder):
@@ -161,7 +161,7 @@ def write_prfs(folder) -> None:
             ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc="prf", stat=stat)
     for name, parts in (("phantoms.tsv", phantoms), ("prf.tsv", tables)):
         if parts:
-            write_table(folder.path / name, pd.concat(parts))
+            write_described_table(folder.path / name, pd.concat(parts))
 
 
 def _truth(folder, subject, vertices):
