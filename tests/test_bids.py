@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from report_study import make_report_study
 
 from neuroigc.cli import main
 from neuroigc.cli.columns import COLUMNS
@@ -169,12 +170,18 @@ def test_names_of_labels_are_inside_and_beside(study):
 
 def test_every_column_is_described(study):
     tables = sorted(study.glob("*.tsv"))
-    assert {path.stem for path in tables} == {"decoding", "group", "phantoms", "prf", "roi"}
+    assert {path.stem for path in tables} >= {"decoding", "group", "prf", "roi"}
     for path in tables:
         columns = pd.read_csv(path, sep="\t").columns
         told = json.loads(path.with_suffix(".json").read_text())
         assert list(told) == list(columns)
         assert all(told[name]["Description"] == COLUMNS[name][0] for name in columns)
+
+
+def test_columns_of_phantoms_are_described(tmp_path):
+    folder = make_report_study(tmp_path / "study", features=())
+    for name in ("prf", "phantoms"):
+        assert set(pd.read_csv(folder / f"{name}.tsv", sep="\t")) <= set(COLUMNS)
 
 
 def test_z_is_the_value_over_its_error(study):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroigc.reporting import plots
+from neuroigc.reporting import area_plots, plots
 from neuroigc.reporting.numbers import (
     RoiTable,
     feature_name,
@@ -306,7 +306,7 @@ def _interval_figures(folder, table, who, label, title, caption):
             Figure(
                 folder.draw(
                     folder.file(who, "intervals", *shown, suffix=".svg"),
-                    plots.plot_intervals, own, shown, label=label,
+                    area_plots.plot_intervals, own, shown, label=label,
                 ),
                 f"{title}: {join_words(shown)}",
                 f"{caption}The tables below give the numbers.",
@@ -329,7 +329,7 @@ def _against_ridge(study, folder):
         Figure(
             folder.draw(
                 folder.file("network-against-ridge", suffix=".svg"),
-                plots.plot_against_ridge, table, outputs,
+                area_plots.plot_against_ridge, table, outputs,
             ),
             "The network against ridge regression",
             "Correlation of decoded and true features on the same held-out images, a point for "

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "PALETTE",
     "FigureFolder",
     "area_colors",
     "escape_math",
-    "plot_against_ridge",
+    "make_canvas",
     "plot_ceiling",
     "plot_coverage",
     "plot_flat_pairs",
     "plot_gallery",
     "plot_inflated_pair",
-    "plot_intervals",
     "plot_regions",
     "plot_sizes",
     "plot_truth",
@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _STYLE = {
     "font.size": 9,
-    "axes.prop_cycle": f"cycler(color={list(_PALETTE)})",
+    "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -112,12 +112,12 @@ def escape_math(name: str) -> str:
 
 def area_colors(areas: list[str]) -> dict[str, str]:
     """Give every area its colour, the same in all figures."""
-    return {area: _PALETTE[index % len(_PALETTE)] for index, area in enumerate(areas)}
+    return {area: PALETTE[index % len(PALETTE)] for index, area in enumerate(areas)}
 
 
 def plot_ceiling(prf: pd.DataFrame, areas: list[str]):
     """Draw the encoder's correlation of every vertex against its noise ceiling."""
-    canvas = _canvas(4.6, 3.5)
+    canvas = make_canvas(4.6, 3.5)
     ax = canvas.subplots()
     ceiling, reached = prf["noise_ceiling_r"].to_numpy(float), prf["encoder_r"].to_numpy(float)
     top = 1.05 * np.nanmax([np.nanmax(ceiling, initial=0), np.nanmax(reached, initial=0), 0.1])
@@ -163,7 +163,7 @@ def plot_truth(prf: pd.DataFrame, areas: list[str], *, name: str):
         ("polar angle (°)", true_angle, angle),
         ("size (°)", size, prf["size_deg"].to_numpy(float)),
     )
-    canvas = _canvas(7.2, 3.0)
+    canvas = make_canvas(7.2, 3.0)
     axes = canvas.subplots(1, 3)
     for ax, (label, truth, estimate) in zip(axes, panels, strict=True):
         _scatter_areas(ax, prf, areas, truth, estimate)
@@ -196,7 +196,7 @@ def plot_flat_pairs(panels: list[tuple], atlas=None):
     from neuroigc.surface.plotting import plot_surface_map
 
     n_rows = -(-len(panels) // 2)
-    canvas = _canvas(7.2, 2.7 * n_rows)
+    canvas = make_canvas(7.2, 2.7 * n_rows)
     cells = canvas.subfigures(n_rows, 2, squeeze=False, wspace=0.04).ravel()
     for cell, (label, surface_map, look) in zip(cells, panels, strict=False):
         axes = cell.subplots(1, 2)
@@ -213,7 +213,7 @@ def plot_inflated_pair(surface_map, atlas=None, *, label, **look):
     """Draw the inflated hemispheres from behind and inside, side by side, with one colour bar."""
     from neuroigc.surface.plotting import plot_surface_map
 
-    canvas = _canvas(7.2, 3.4)
+    canvas = make_canvas(7.2, 3.4)
     axes = canvas.subplots(1, 2)
     for hemisphere, ax in zip(("left", "right"), axes, strict=True):
         plot_surface_map(
@@ -224,62 +224,11 @@ def plot_inflated_pair(surface_map, atlas=None, *, label, **look):
     return canvas
 
 
-def plot_intervals(tables, outputs, *, label):
-    """Draw estimates and intervals of areas, a panel for each output."""
-    from neuroigc.surface.interval_plots import plot_roi_intervals
-
-    n_rois = max(table["roi"].nunique() for table in tables)
-    canvas = _canvas(3.35 if len(outputs) == 1 else 7.2, 1.0 + 0.24 * n_rois)
-    for ax, table, output in zip(
-        np.atleast_1d(canvas.subplots(1, len(outputs))), tables, outputs, strict=True
-    ):
-        plot_roi_intervals(table, output=output, title=output, label=label, ax=ax)
-    return canvas
-
-
-def plot_against_ridge(scores: pd.DataFrame, outputs: list[str]):
-    """Draw r of the network against r of ridge regression, a point for each subject.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Rows of ``decoding.tsv``: output, r, ridge_r, and the ends of their intervals if known.
-    outputs : list of str
-        In the order of the legend.
-    """
-    canvas = _canvas(3.35, 3.3)
-    ax = canvas.subplots()
-    ends = []
-    for color, marker, output in zip(_PALETTE, "osD^vP*", outputs, strict=False):
-        own = scores[scores["output"] == output]
-        bars = {}
-        for axis, name in (("xerr", "ridge_r"), ("yerr", "r")):
-            if {f"{name}_low", f"{name}_high"} <= set(own):
-                lows, highs = own[f"{name}_low"], own[f"{name}_high"]
-                bars[axis] = np.stack([own[name] - lows, highs - own[name]])
-                ends += [lows.min(), highs.max()]
-        ends += [own[["r", "ridge_r"]].min().min(), own[["r", "ridge_r"]].max().max()]
-        ax.errorbar(
-            own["ridge_r"], own["r"], **bars, fmt=marker, color=color, markersize=4, elinewidth=0.6,
-            alpha=0.85, label=output,
-        )  # fmt: skip
-    low, high = np.nanmin(ends), np.nanmax(ends)
-    margin = 0.05 * (high - low) or 0.05
-    limits = (low - margin, high + margin)
-    ax.plot(limits, limits, color="#555555", linewidth=1, zorder=0)
-    ax.set(
-        xlim=limits, ylim=limits, box_aspect=1, xlabel="ridge regression (r, held-out images)",
-        ylabel="network (r, held-out images)",
-    )  # fmt: skip
-    ax.legend(loc="lower right", fontsize=8, handletextpad=0.2)
-    return canvas
-
-
 def plot_regions(surface_map, atlas):
     """Draw the borders and names of all regions on the flat cortex, over what was measured."""
     from neuroigc.surface.plotting import plot_surface_map
 
-    canvas = _canvas(7.2, 4.0)
+    canvas = make_canvas(7.2, 4.0)
     measured = {side: np.where(np.isnan(v), v, 0.0) for side, v in surface_map.data.items()}
     blank = dataclasses.replace(surface_map, data=measured)
     for hemisphere, ax in zip(("left", "right"), canvas.subplots(1, 2), strict=True):
@@ -315,7 +264,7 @@ def plot_sizes(fitted: pd.DataFrame, *, literature: str):
     """Draw size against eccentricity on a canvas of our own, with the literature's lines."""
     from neuroigc.prf.sizes import plot_size_eccentricity
 
-    canvas = _canvas(5.0, 3.6)
+    canvas = make_canvas(5.0, 3.6)
     areas = fitted["roi"].map(escape_math).to_numpy()
     plot_size_eccentricity(fitted, areas=areas, literature=literature, ax=canvas.subplots())
     return canvas
@@ -330,7 +279,8 @@ def reliable(prf: pd.DataFrame) -> np.ndarray:
     return reaches_ceiling(prf["encoder_r"], prf["noise_ceiling_r"] ** 2)
 
 
-def _canvas(width, height):
+def make_canvas(width: float, height: float):
+    """Return an empty figure of a size in inches."""
     # Made without pyplot: no window system, and nothing left open behind us.
     from matplotlib.figure import Figure
 
@@ -349,6 +299,7 @@ def _draw_bar(cell, axes, label, look, *, shrink):
     bar = cell.colorbar(colors, ax=axes, orientation="horizontal", shrink=shrink, aspect=30)
     bar.set_label(label if scale == 1 else f"{label} (× {power_of_ten(power)})", fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    bar.ax.locator_params(nbins=5)
     bar.outline.set_linewidth(0.5)
     if look.get("period") == 360:
         bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])

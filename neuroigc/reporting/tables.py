@@ -126,7 +126,11 @@ def group_tables(study: Study) -> list[Table]:
     tables = []
     for output, own in table.groupby("output", sort=False):
         rows = []
-        for row in own[own["n_subjects"] > 0].to_dict("records"):
+        # Both hemispheres together stand first.
+        own = own[own["n_subjects"] > 0].sort_values(
+            "hemisphere", key=lambda side: side != "both", kind="stable"
+        )
+        for row in own.to_dict("records"):
             cells = [_words(row["roi"]), _words(row["hemisphere"])]
             cells += [_number(row["mean"]), _number(row["sd"]), _number(row["t"], 1)]
             cells += [_number(row.get(name), write=format_p) for name in _TESTS]

@@ -71,8 +71,9 @@ def limitations(study: Study) -> list[tuple[str, str]]:
     texts.append(
         (
             "The model is frozen",
-            "Standard errors reflect the finite number of stimuli under this one fitted model; "
-            "training again with another seed or other data adds variation that they leave out.",
+            "Standard errors, intervals and p-values reflect the finite number of stimuli under "
+            "this one fitted model; training again with another seed or other data adds variation "
+            "that they leave out.",
         )
     )
     if study.simulated:

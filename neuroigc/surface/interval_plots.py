@@ -81,7 +81,7 @@ def plot_roi_intervals(table, *, output, p="p_fwe", alpha=0.05, label=None, titl
     if title:
         ax.set_title(title, fontsize=8)
     if len(sides) > 1:
-        ax.legend(fontsize=6.5, frameon=False, loc="lower right", handletextpad=0.2)
+        ax.legend(fontsize=6.5, frameon=False, loc="best", handletextpad=0.2)
     return ax
 
 
