@@ -336,6 +336,29 @@ def test_brain_asks_for_nothing(browser, report):
     assert [url[:40] for url in urls if not url.startswith(("file:", "data:"))] == []
 
 
+def test_names_of_subjects_are_text_for_the_brain_too(browser, tmp_path):
+    name = "<script>01"
+    folder = make_report_study(tmp_path / "study", subjects=("01",), encoded=())
+    for path in [*folder.glob("*.tsv"), folder / "summary.json"]:
+        text = path.read_text(encoding="utf-8")
+        text = text.replace('"01"', f'"{name}"').replace("01\t", f"{name}\t")
+        path.write_text(text, encoding="utf-8")
+    for path in [*folder.glob("sub-*/*"), *folder.glob("labels/*")]:
+        path.rename(path.with_name(path.name.replace("sub-01", "sub-script01")))
+    with quick_maps():
+        page = write_report(folder)
+    browser.open(page, 1200)
+    browser.log("browser")
+    start_brain(browser)
+    names = browser.run(
+        "return [...document.querySelectorAll('#brain select')[0].options].map((o) => o.text)"
+    )
+    assert len(names) == 2
+    assert all(text.endswith(f"subject {name}") for text in names)
+    assert browser.run("return document.scripts.length") == 1
+    assert browser.log("browser") == []
+
+
 def test_brain_fits_on_a_telephone(browser, report):
     browser.open(report, 375)
     start_brain(browser)
