@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -352,7 +353,7 @@ def test_names_of_subjects_are_text_for_the_brain_too(browser, tmp_path):
     folder = make_report_study(tmp_path / "study", subjects=("01",), encoded=())
     for path in [*folder.glob("*.tsv"), folder / "summary.json"]:
         text = path.read_text(encoding="utf-8")
-        text = text.replace('"01"', f'"{name}"').replace("01\t", f"{name}\t")
+        text = re.sub("^01\t", f"{name}\t", text.replace('"01"', f'"{name}"'), flags=re.M)
         path.write_text(text, encoding="utf-8")
     for path in [*folder.glob("sub-*/*"), *folder.glob("labels/*")]:
         path.rename(path.with_name(path.name.replace("sub-01", "sub-script01")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuroigc.reporting.numbers import feature_name, format_number, format_small, is_known
 from neuroigc.reporting.study import Study
 
-__all__ = ["FEATURE_COLUMNS", "feature_rows", "measure_rows"]
+__all__ = ["feature_table", "measure_rows"]
 
 _FEATURES = (
     (
@@ -70,19 +70,22 @@ _MEASURES = (
     ("prf", "coverage_size", "Intervals that hold, size", 2, "the same for size"),
 )  # fmt: skip
 
-# Name and meaning of the columns of `feature_rows`.
-FEATURE_COLUMNS = [{"name": name, "meaning": meaning} for _, name, meaning, _ in _FEATURES]
 
+def feature_table(study: Study) -> tuple[list[dict], list[dict]]:
+    """Return columns (name, meaning) and rows (name, texts), one for each decoded feature.
 
-def feature_rows(study: Study) -> list[dict]:
-    """Return the decoded features, as texts, a row for each."""
-    return [
-        {
-            "name": feature_name(name),
-            "texts": [write(part.get(key)) for key, _, _, write in _FEATURES],
-        }
-        for name, part in study.summary.get("decoding", {}).items()
+    What no feature has a number for is left out.
+    """
+    decoded = study.summary.get("decoding", {})
+    known = [
+        one for one in _FEATURES if any(is_known(part.get(one[0])) for part in decoded.values())
     ]
+    columns = [{"name": name, "meaning": meaning} for _, name, meaning, _ in known]
+    rows = [
+        {"name": feature_name(name), "texts": [write(part.get(key)) for key, _, _, write in known]}
+        for name, part in decoded.items()
+    ]
+    return columns, rows
 
 
 def measure_rows(study: Study) -> list[dict]:

@@ -63,7 +63,7 @@ def read_attribution_settings(study: Study, kind: str) -> list[dict]:
         if what != kind:
             continue
         saved = read_attribution(path, _ABOUT_ATTRIBUTION)
-        with reading(path, "how the attribution was made", fix="Run the stage attribute again."):
+        with reading(path, "a saved attribution (.npz)", fix="Run the stage attribute again."):
             settings = json.loads(str(saved["settings"]))
             numbers = {name: int(saved[name]) for name in ("n_samples", "n_gradients")}
             found.append({**settings, **numbers, "numerical_error": saved["numerical_error"]})

@@ -14,7 +14,7 @@ import neuroigc
 from neuroigc._files import atomic_path
 from neuroigc.reporting.brain import make_brain_view
 from neuroigc.reporting.figures import draw_decoding
-from neuroigc.reporting.key_figures import FEATURE_COLUMNS, feature_rows, measure_rows
+from neuroigc.reporting.key_figures import feature_table, measure_rows
 from neuroigc.reporting.methods import cite, methods_paragraphs
 from neuroigc.reporting.numbers import (
     feature_name,
@@ -76,6 +76,7 @@ def _collect(study: Study) -> dict:
     """Gather all that the template shows."""
     tables = _roi_tables(study)
     shelf = Shelf(study.folder)
+    columns, features = feature_table(study)
     methods, references = cite(methods_paragraphs(study))
     brain = make_brain_view(study)
     shown = shelf.add(brain.picture) | {"anchor": "brain"} if brain else None
@@ -98,8 +99,8 @@ def _collect(study: Study) -> dict:
             ("provenance", "Provenance"),
         ],
         "sentences": summary_sentences(study, tables),
-        "feature_columns": FEATURE_COLUMNS,
-        "features": feature_rows(study),
+        "feature_columns": columns,
+        "features": features,
         "measures": measure_rows(study),
         "brain": brain,
         "brain_figure": shown,

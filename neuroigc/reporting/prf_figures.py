@@ -159,7 +159,7 @@ def _choose_examples(own, areas):
 
 
 def _load_encoding_maps(path, n_rows):
-    maps = read_attribution(path, ("attributions",)).get("attributions", np.empty(0))
+    maps = read_attribution(path, ["attributions"])["attributions"]
     if maps.ndim != 3 or len(maps) != n_rows:
         raise InputError(
             path.name,

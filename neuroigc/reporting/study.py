@@ -181,10 +181,20 @@ def read_study(folder: str | Path) -> Study:
 
 
 def read_attribution(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read arrays of a saved attribution; those that it was saved without are left out."""
-    expected = "a saved attribution (.npz)"
-    with reading(path, expected, fix=_RERUN), np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in names if name in file}
+    """Read arrays of a saved attribution.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or lacks one of them.
+    """
+    # Opened here, because numpy leaves the file open where it is no archive.
+    with (
+        reading(path, "a saved attribution (.npz)", fix=_RERUN),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return {name: arrays[name] for name in names}
 
 
 def compact(name: str) -> str:
