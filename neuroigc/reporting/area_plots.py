@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,7 @@ def plot_against_ridge(scores: pd.DataFrame, outputs: list[str]):
     canvas = make_canvas(3.35, 3.3)
     ax = canvas.subplots()
     ends = []
-    for color, marker, output in zip(PALETTE, "osD^vP*", outputs, strict=False):
+    for color, marker, output in zip(cycle(PALETTE), cycle("osD^vP"), outputs, strict=False):
         own = scores[scores["output"] == output]
         bars = {}
         for axis, name in (("xerr", "ridge_r"), ("yerr", "r")):

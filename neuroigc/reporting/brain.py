@@ -12,6 +12,7 @@ import numpy as np
 from neuroigc.reporting import plots
 from neuroigc.reporting.figures import Figure, color_limit, load_labels, load_maps
 from neuroigc.reporting.numbers import feature_name, format_number
+from neuroigc.reporting.retinotopy import OCTAVES
 from neuroigc.reporting.study import Study
 
 __all__ = ["BrainView", "make_brain_view"]
@@ -118,9 +119,13 @@ def _prf_maps(study):
                 look = {"cmap": "angle", "low": 0.0, "high": 360.0, "ticks": ticks, "cyclic": True}
             else:
                 values = np.concatenate(list(surface_map.data.values()))
-                limit = extent / 2 if stat == "eccen" and extent else np.nanpercentile(values, 99)
-                ticks = ["0", format_number(limit / 2, 1), format_number(limit, 1)]
-                look = {"cmap": "viridis", "low": 0.0, "high": float(limit), "ticks": ticks}
+                is_log = stat == "eccen"
+                limit = extent / 2 if is_log and extent else float(np.nanpercentile(values, 99))
+                # Eccentricity by its logarithm, over as many octaves as on the flat maps.
+                low = limit / 2**OCTAVES if is_log else 0.0
+                middle = limit / 2 ** (OCTAVES / 2) if is_log else limit / 2
+                ticks = [format_number(tick, 1 + is_log) for tick in (low, middle, limit)]
+                look = {"cmap": "viridis", "low": low, "high": limit, "ticks": ticks, "log": is_log}
             entries.append(entry | look)
     return entries
 
@@ -153,7 +158,11 @@ def _mesh(side):
 
 def _pack_map(entry):
     low, high, values = entry["low"], entry["high"], {}
+    if entry.get("log"):
+        low, high = np.log2([low, high])
     for side, part in entry["map"].nested(_SPACE).data.items():
+        if entry.get("log"):
+            part = np.log2(np.maximum(part, 1e-6))
         share = np.clip((part - low) / (high - low), 0, 1)
         values[side] = _encode(np.where(np.isnan(share), -1, np.round(share * _FULL)), "<i2")
     told = {key: entry[key] for key in ("name", "label", "ticks")}
@@ -206,8 +215,9 @@ def _draw_picture(study, entry):
         "The brain, to be turned",
         f"Inflated cortex (fsaverage5) of both hemispheres, seen from behind and inside: "
         f"{entry['name']}. Grey: not measured, dark in the folds. Black lines: "
-        "borders of the regions. With a script-enabled browser, the button starts a brain that "
-        "turns, with all maps to choose from; the colours are those of the figures below.",
+        "borders of the regions. Where scripts may run, the button starts a brain that turns, with "
+        "all maps to choose from, in the colours of the figures below; those of receptive fields "
+        "show all vertices, well fitted or not.",
         f"Both inflated hemispheres, coloured by {entry['name']}.",
         "wide",
     )

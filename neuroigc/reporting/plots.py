@@ -94,13 +94,13 @@ class FigureFolder:
 
         with mpl.rc_context(_STYLE):
             canvas = plot(*arguments, **options)
+            # Laid out and measured once for all formats, which takes most of the time.
+            canvas.draw_without_rendering()
+            canvas.set_layout_engine("none")
+            frame = canvas.get_tightbbox().padded(0.05)
             for suffix in dict.fromkeys((path.suffix, ".png", ".pdf")):
                 with atomic_path(path.with_suffix(suffix)) as temporary:
-                    canvas.savefig(
-                        temporary, metadata=_METADATA[suffix], bbox_inches="tight", pad_inches=0.05
-                    )
-                # It stays as it was laid out, which takes most of the time.
-                canvas.set_layout_engine("none")
+                    canvas.savefig(temporary, metadata=_METADATA[suffix], bbox_inches=frame)
             plt.close(canvas)
         return path
 
