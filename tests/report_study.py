@@ -72,6 +72,7 @@ def make_report_study(
     areas, vertices = _areas()
     summary = {
         "version": "0.1.0",
+        "versions": {"Python": "3.11.7", "torch": "2.13.0"},
         "seconds": 312.4,
         "peak_rss_mb": 2310.5,
         "seed": 7,

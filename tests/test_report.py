@@ -492,6 +492,7 @@ def test_provenance_names_no_machine(study, page):
         description = json.loads((study / "models" / f"{name}.json").read_text())
         assert description["weights"]["sha256"] in page.text
     assert "5 min 12 s" in page.text
+    assert '<th scope="row">torch</th><td class="words">2.13.0</td>' in page.source
     assert "2.3 GB" in page.text
 
 
@@ -652,6 +653,11 @@ def test_no_summary_is_an_error(tmp_path):
             "summary.json",
             '{"decoding": {"a": 3}}',
             r"summary\.json decoding\.a: expected an object",
+        ),
+        (
+            "summary.json",
+            '{"versions": "1"}',
+            r"summary\.json versions: expected an object; got '1'",
         ),
         ("summary.json", '{"prf": {"r_size": "x"}}', r"prf\.r_size: expected a number or null"),
         ("study.toml", "= 3", r"study\.toml: expected valid TOML"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from contextlib import suppress
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,8 @@ from neuroigc.datasets import SubjectData
 __all__ = ["area_groups", "load_references", "write_prfs", "write_rois", "write_summary"]
 
 
+# Whose versions are kept with the numbers that they made.
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
 _SCORES = ("r", "completeness_gap", "numerical_error", "n_gradients")
 _FIELD = ("x_deg", "y_deg", "size_deg")
 _FITTED = ("roi", "status", "encoder_r", *_FIELD, *_SCORES[1:3])
@@ -212,6 +216,7 @@ def write_summary(folder) -> None:
     records = [record for stage in (SIMULATE, *STAGES) if (record := folder.record(stage))]
     summary = {
         "version": neuroigc.__version__,
+        "versions": {"Python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
         "seconds": round(sum(record.get("seconds", 0) for record in records), 1),
         "peak_rss_mb": round(max(record.get("peak_rss_mb", 0) for record in records)),
         "seed": config.seed,

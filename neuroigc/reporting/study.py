@@ -212,6 +212,7 @@ def _read_summary(path: Path) -> dict:
     summary = read_json(path, "a JSON object", fix=_RERUN)
     parts = {
         "study": summary.get("study"),
+        "versions": summary.get("versions"),
         "encoding": summary.get("encoding"),
         "prf": summary.get("prf"),
         "decoding": summary.get("decoding"),
@@ -226,7 +227,7 @@ def _read_summary(path: Path) -> dict:
     numbers = {
         f"{name}.{key}": value
         for name, part in parts.items()
-        if name not in ("study", "decoding")
+        if name not in ("study", "versions", "decoding")
         for key, value in (part or {}).items()
     }
     for name, value in numbers.items():
