@@ -657,7 +657,7 @@ def test_no_summary_is_an_error(tmp_path):
         (
             "summary.json",
             '{"versions": "1"}',
-            r"summary\.json versions: expected an object; got '1'",
+            r"versions: expected an object; got '1'",
         ),
         ("summary.json", '{"prf": {"r_size": "x"}}', r"prf\.r_size: expected a number or null"),
         ("study.toml", "= 3", r"study\.toml: expected valid TOML"),
