@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from neuroigc._validation import InputError, check_choice
-from neuroigc.surface.outlines import boundary_lines, label_position, visible_parts
+from neuroigc.surface.outlines import draw_outlines, write_names
 from neuroigc.surface.rendering import normals, project, render, window_around
 from neuroigc.surface.spaces import HEMISPHERES, load_background, load_mesh, mesh_at_hand
 
@@ -128,10 +128,10 @@ def plot_surface_map(
     ax.imshow(picture, extent=window, interpolation="antialiased", zorder=1)
     if outlines is not None:
         on_space = outlines.nested(space)
-        _draw_outlines(ax, canvas, on_space, hemisphere, points, facing, faces)
+        draw_outlines(ax, canvas, on_space, hemisphere, points, facing, faces)
         names = outlines.names if outline_names is True else outline_names or []
         seen = on_mesh & (facing > 0.3) & canvas.shows(points)
-        _write_names(ax, canvas, on_space, names, hemisphere, points, seen)
+        write_names(ax, canvas, on_space, names, hemisphere, points, seen)
     ax.set(xlim=window[:2], ylim=window[2:], aspect="equal")
     ax.set_axis_off()
     if title:
@@ -320,44 +320,3 @@ def _interpolate(canvas, faces, values, period):
         return shown, (weights * filled[corners]).sum(axis=-1) / weights.sum(axis=-1)
     turns = np.exp(2j * np.pi * filled / period)
     return shown, np.angle((weights * turns[corners]).sum(axis=-1)) / (2 * np.pi) % 1 * period
-
-
-def _draw_outlines(ax, canvas, atlas, hemisphere, points, facing, faces):
-    from matplotlib.collections import LineCollection
-
-    # Close to the rim, where the surface turns away, lines would only crowd.
-    traced = [
-        line
-        for layer in atlas.layers
-        for line in boundary_lines(layer.labels[hemisphere], np.c_[points, facing], faces)
-    ]
-    parts = [
-        part[:, :2]
-        for line in traced
-        for part in visible_parts(line, canvas.shows(line) & (line[:, 3] > 0.12))
-    ]
-    ax.add_collection(
-        LineCollection(parts, colors="black", linewidths=0.7, capstyle="round", zorder=2)
-    )
-
-
-def _write_names(ax, canvas, atlas, names, hemisphere, points, seen):
-    from matplotlib.patheffects import withStroke
-
-    left, right, bottom, top = canvas.window
-    height = 0.055 * max(right - left, top - bottom)  # of 6 points in a panel of 2.4 inches
-    members, widths = {}, {}
-    for name in names:
-        widths[name] = 0.35 * height * (len(name) + 1)
-        # So far from the border of the picture that a name of this length is not cut.
-        room = canvas.contains(points, max(widths[name], height) / 2)
-        members[name] = seen & room & atlas.mask(name, hemisphere)
-    placed = []
-    for name, member in sorted(members.items(), key=lambda item: item[1].sum()):
-        if not member.any():
-            continue
-        others = np.concatenate([points[seen & ~member, :2], canvas.outside()])
-        at = label_position(points[member, :2], others, placed, widths[name], height)
-        placed.append((at, widths[name]))
-        halo = withStroke(linewidth=1.5, foreground="white")
-        ax.text(*at, name, fontsize=6, ha="center", va="center", zorder=3, path_effects=[halo])
