@@ -90,6 +90,8 @@ def make_report_study(
         summary["decoding"] = _write_decoding(folder, subjects, features, areas, vertices, rng)
         if tested:
             _write_tests(folder, subjects, features)
+            for part in summary["decoding"].values():
+                part["ridge_r"] = part["r"] - 0.04
     if encoded:
         summary |= _write_encoding(folder, encoded, areas, rng, known=known, calibrated=calibrated)
     for subject in subjects:

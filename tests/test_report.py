@@ -105,8 +105,10 @@ def test_same_files_give_the_same_page(bare):
 def test_summary_says_the_numbers(study, page):
     summary = json.loads((study / "summary.json").read_text())
     for feature in FEATURES:
-        r = format_number(summary["decoding"][feature]["r"])
-        assert f"{feature_name(feature)} with r = {r}" in page.text
+        part = summary["decoding"][feature]
+        r, ridge = (format_number(part[name]) for name in ("r", "ridge_r"))
+        assert f"{feature_name(feature)} with r = {r} (ridge regression {ridge})" in page.text
+    assert "Sanity checks of the attributions: 4 green, 4 amber and 4 red." in page.text
     assert "V1 carries the largest share of luminance contrast" in page.text
     assert "the largest region in 2 of 2 subjects" in page.text
     assert "median distance of the centres is 0.14°" in page.text
