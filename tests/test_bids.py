@@ -178,9 +178,9 @@ def test_every_column_is_described(study):
         assert all(told[name]["Description"] == COLUMNS[name][0] for name in columns)
 
 
-def test_columns_of_phantoms_are_described(tmp_path):
-    folder = make_report_study(tmp_path / "study", features=())
-    for name in ("prf", "phantoms"):
+def test_columns_of_all_tables_are_described(tmp_path):
+    folder = make_report_study(tmp_path / "study")
+    for name in ("prf", "phantoms", "sanity", "group", "roi", "decoding"):
         assert set(pd.read_csv(folder / f"{name}.tsv", sep="\t")) <= set(COLUMNS)
 
 

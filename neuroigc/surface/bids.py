@@ -68,7 +68,8 @@ def bids_name(*, space, suffix, hemisphere=None, subject=None, desc=None, stat=N
 
 # What lies in a study beside the files that BIDS has names for.
 _IGNORED = (
-    *("attributions/", "data/", "figures/", "models/", "prepared/", "shards/", "stages/", "sums/"),
+    *("attributions/", "data/", "figures/", "models/", "prepared/", "sanity/"),
+    *("shards/", "stages/", "sums/"),
     *("/report.html", "/study.toml", "/summary.json"),
     *("/roi.*", "/group.*", "/decoding.*", "/prf.*", "/phantoms.*", "/sanity.*"),
 )
