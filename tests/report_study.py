@@ -28,6 +28,7 @@ def quick_maps():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("neuroigc.surface.plotting.plot_surface_overview", plate)
         patch.setattr("neuroigc.reporting.plots.plot_flat_pairs", plate)
+        patch.setattr("neuroigc.reporting.plots.plot_inflated_pair", plate)
         patch.setattr("neuroigc.reporting.plots.plot_gallery", plate)
         patch.setattr("neuroigc.reporting.retinotopy.plot_retinotopy", plate)
         patch.setattr("neuroigc.prf.plot_calibration", plate)
@@ -58,17 +59,20 @@ def make_report_study(
     seed=0,
     known="true",
     calibrated=True,
+    tested=True,
 ):
     """Write a study folder and return its path.
 
     ``known`` says what receptive fields are compared with: "true", "reference" or None; without
-    ``calibrated`` encoders are those of few latents.
+    ``calibrated`` encoders are those of few latents; without ``tested`` there are no intervals,
+    tests, scores of ridge regression or sanity checks.
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     areas, vertices = _areas()
     summary = {
         "version": "0.1.0",
+        "versions": {"Python": "3.11.7", "torch": "2.13.0"},
         "seconds": 312.4,
         "peak_rss_mb": 2310.5,
         "seed": 7,
@@ -84,6 +88,10 @@ def make_report_study(
     }
     if features:
         summary["decoding"] = _write_decoding(folder, subjects, features, areas, vertices, rng)
+        if tested:
+            _write_tests(folder, subjects, features)
+            for part in summary["decoding"].values():
+                part["ridge_r"] = part["r"] - 0.04
     if encoded:
         summary |= _write_encoding(folder, encoded, areas, rng, known=known, calibrated=calibrated)
     for subject in subjects:
@@ -147,9 +155,9 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
                 name=f"IGC of {feature}",
                 units="correlation per vertex",
             )
-            surface_map.to_gifti(
-                folder / f"sub-{subject}", subject=subject, desc=feature, stat="igc"
-            )
+            z = {side: part / 1e-4 for side, part in surface_map.data.items()}
+            for stat, one in (("igc", surface_map), ("z", SurfaceMap(z, name="z"))):
+                one.to_gifti(folder / f"sub-{subject}", subject=subject, desc=feature, stat=stat)
     columns = ["subject", "hemisphere", "atlas", "roi", "output"]
     columns += ["igc", "standard_error", "n_vertices"]
     _write_table(folder / "roi.tsv", pd.DataFrame(rows, columns=columns))
@@ -160,6 +168,7 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
     (folder / "attributions").mkdir(exist_ok=True)
     for subject in subjects:
         settings = {"tolerance": 0.05, "max_gradients": None, "baseline": "PairedBaseline"}
+        settings["n_permutations"] = 199
         np.savez(
             folder / "attributions" / f"sub-{subject}_decoding.npz",
             attributions=np.zeros((len(features), 3), np.float32),
@@ -177,6 +186,38 @@ def _write_decoding(folder, subjects, features, areas, vertices, rng):
         }
         for feature in features
     }
+
+
+def _write_tests(folder, subjects, features):
+    """Add intervals and p-values to what is there, and write group.tsv and sanity.tsv."""
+    from neuroigc.cli.statistics import group_table
+
+    read = {"sep": "\t", "dtype": {"subject": str}}
+    rois = pd.read_csv(folder / "roi.tsv", **read)
+    reach = 1.96 * rois["standard_error"]
+    p = np.clip(np.exp(-(np.abs(rois["igc"]) / 0.02)), 0.005, 1)
+    rois = rois.assign(low=rois["igc"] - reach, high=rois["igc"] + reach, p=p)
+    rois = rois.assign(p_fwe=np.minimum(5 * p, 1), p_fdr=np.minimum(2 * p, 1))
+    _write_table(folder / "roi.tsv", rois)
+    if len(subjects) > 1:
+        _write_table(folder / "group.tsv", group_table(rois))
+    scores = pd.read_csv(folder / "decoding.tsv", **read)
+    scores["ridge_r"] = scores["r"] - 0.04
+    for name in ("r", "ridge_r"):
+        scores[f"{name}_low"], scores[f"{name}_high"] = scores[name] - 0.05, scores[name] + 0.05
+    _write_table(folder / "decoding.tsv", scores)
+    checks = [
+        (subject, feature, check, value, value - 0.1, value + 0.1, 0.2, light, meaning)
+        for subject in subjects
+        for feature in features
+        for check, value, light, meaning in (
+            ("random_weights", 0.03, "green", "maps of random weights are unlike"),
+            ("planted_feature", 0.31, "amber", "what was planted is found, not all of it"),
+            ("shuffled_labels", np.nan, "red", "could not be told"),
+        )
+    ]
+    names = ["subject", "output", "check", "value", "low", "high", "limit", "light", "meaning"]
+    _write_table(folder / "sanity.tsv", pd.DataFrame(checks, columns=names))
 
 
 def _write_encoding(folder, encoded, areas, rng, *, known, calibrated):

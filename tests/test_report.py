@@ -13,16 +13,18 @@ from report_study import FEATURES, coarse_maps, make_report_study, quick_maps
 
 from neuroigc._validation import InputError
 from neuroigc.reporting import write_report
-from neuroigc.reporting.methods import REFERENCES, cite, methods_paragraphs
+from neuroigc.reporting.methods import cite, methods_paragraphs
 from neuroigc.reporting.numbers import (
     feature_name,
     format_duration,
     format_number,
+    format_p,
     format_size,
     format_small,
     join_words,
     roi_table,
 )
+from neuroigc.reporting.references import REFERENCES
 from neuroigc.reporting.study import read_study
 from neuroigc.reporting.words import summary_sentences
 
@@ -35,7 +37,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.source = path.read_text(encoding="utf-8")
-        self.tags, self.words, self.open = [], [], []
+        self.tags, self.words, self.open, self.data = [], [], [], ""
         self.feed(self.source)
         assert not self.open
 
@@ -48,7 +50,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
+        if "template" in self.open:
+            self.data += data
+        elif not {"script", "style"} & set(self.open):
             self.words.append(data)
 
     @property
@@ -101,8 +105,10 @@ def test_same_files_give_the_same_page(bare):
 def test_summary_says_the_numbers(study, page):
     summary = json.loads((study / "summary.json").read_text())
     for feature in FEATURES:
-        r = format_number(summary["decoding"][feature]["r"])
-        assert f"{feature_name(feature)} with r = {r}" in page.text
+        part = summary["decoding"][feature]
+        r, ridge = (format_number(part[name]) for name in ("r", "ridge_r"))
+        assert f"{feature_name(feature)} with r = {r} (ridge regression {ridge})" in page.text
+    assert "Sanity checks of the attributions: 4 green, 4 amber and 4 red." in page.text
     assert "V1 carries the largest share of luminance contrast" in page.text
     assert "the largest region in 2 of 2 subjects" in page.text
     assert "median distance of the centres is 0.14°" in page.text
@@ -135,22 +141,34 @@ def test_ids_are_unique(page):
 
 def test_every_figure_has_number_caption_and_alt(study, page):
     images, n_figures = page.all("img"), len(page.all("figure"))
-    assert len(images) == n_figures == len(page.all("figcaption")) == 15
+    assert len(images) == n_figures == len(page.all("figcaption")) == 19
     assert all(len(image["alt"]) > 20 for image in images)
     assert all(int(image["width"]) > 100 and int(image["height"]) > 100 for image in images)
     labels = re.findall(r"Figure (S?\d+)\.", page.text)
-    assert labels == ["1", "2", "S1", *map(str, range(3, 15))]
-    assert len(list((study / "figures").iterdir())) == n_figures
+    assert labels == ["1", "2", "3", "S1", *map(str, range(4, 19))]
+    assert len({path.stem for path in (study / "figures").iterdir()}) == n_figures
 
 
-def test_figures_are_saved_in_print_quality(study):
+def test_figures_are_saved_for_print(study):
     from PIL import Image
 
-    for path in (study / "figures").iterdir():
-        assert path.suffix in (".png", ".svg")
+    paths = sorted((study / "figures").iterdir())
+    stems = {path.stem for path in paths}
+    for suffix in (".png", ".pdf"):
+        assert {path.stem for path in paths if path.suffix == suffix} == stems
+    assert {path.suffix for path in paths} == {".png", ".pdf", ".svg"}
+    for path in paths:
         if path.suffix == ".png":
             with Image.open(path) as image:
                 assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+                # No wider than two columns of a journal, give or take the margin.
+                assert image.width / 200 < 7.7
+        if path.suffix == ".pdf":
+            content = path.read_bytes()
+            assert content.startswith(b"%PDF")
+            # Letters are letters, and no date changes the bytes.
+            assert b"/Type3" not in content
+            assert b"CreationDate" not in content
 
 
 def test_tables_have_captions_and_scopes(page):
@@ -166,6 +184,126 @@ def test_roi_table_shows_subjects_mean_and_spread(study, page):
         assert format_number(value, 3) in page.text
     assert page.source.count(">Sum<") == len(FEATURES)
     assert "so the sum is not r" not in page.text
+
+
+def table_of(page, caption):
+    """Return the rows of the table whose caption begins so, as lists of texts."""
+    source = next(
+        part for part in page.source.split("<table")[1:] if f"<caption>{caption}" in part
+    ).split("</table>")[0]
+    rows = re.findall("<tr>(.*?)</tr>", source.split("<tbody>")[1], re.DOTALL)
+    cells = "<t[hd][^>]*>(.*?)</t[hd]>"
+    return [re.findall(cells, row, re.DOTALL) for row in rows]
+
+
+def test_intervals_and_tests_of_every_area(study, page):
+    rois = pd.read_csv(study / "roi.tsv", sep="\t", dtype={"subject": str})
+    rows = table_of(page, "Luminance contrast: areas of every subject")
+    own = rois[(rois["output"] == FEATURES[0]) & (rois["n_vertices"] > 0)]
+    assert len(rows) == len(own)
+    first = own.iloc[0]
+    numbers = [format_number(first[name], 3) for name in ("igc", "low", "high")]
+    tests = [format_p(first[name]) for name in ("p", "p_fwe", "p_fdr")]
+    assert rows[0] == [first["roi"], first["subject"], "left", *numbers, *tests]
+
+
+def test_group_is_shown_with_both_hemispheres_first(study, page):
+    group = pd.read_csv(study / "group.tsv", sep="\t")
+    rows = table_of(page, "Luminance contrast: the group")
+    own = group[(group["output"] == FEATURES[0]) & (group["hemisphere"] == "both")]
+    assert [row[1] for row in rows[: len(own)]] == ["both"] * len(own)
+    v1 = group[(group["output"] == FEATURES[0]) & (group["roi"] == "V1")].set_index("hemisphere")
+    left = next(row for row in rows if row[:2] == ["V1", "left"])
+    expected = [format_number(v1.loc["left", name], 3) for name in ("mean", "sd")]
+    assert left[2:4] == expected
+    assert left[8] == "2 of 2"
+
+
+def test_ridge_stands_beside_the_network(study, page):
+    scores = pd.read_csv(study / "decoding.tsv", sep="\t", dtype={"subject": str})
+    rows = table_of(page, "Correlation of decoded and true features")
+    assert len(rows) == len(scores)
+    for row, told in zip(rows, scores.to_dict("records"), strict=True):
+        names = ("r", "r_low", "r_high", "ridge_r", "ridge_r_low", "ridge_r_high")
+        assert row[3:9] == [format_number(told[name], 3) for name in names]
+        assert row[9] == "0.040"
+    assert "The network against ridge regression" in page.text
+
+
+def test_sanity_checks_have_words_not_only_colours(page):
+    rows = table_of(page, "Sanity checks")
+    assert {row[1] for row in rows} == {"green", "amber", "red"}
+    for look in ("good", "fair", "bad"):
+        assert page.source.count(f'<td class="{look}"') == 4
+    assert "what was planted is found, not all of it" in page.text
+
+
+def test_without_tests_there_are_none(tmp_path):
+    folder = make_report_study(tmp_path / "study", encoded=(), tested=False)
+    with quick_maps():
+        page = Page(write_report(folder))
+    for words in ("p FWE", "Sanity checks", "The group", "permuted", "jackknife", "Ridge r"):
+        assert words not in page.text
+
+
+def test_statistics_are_told_and_cited(page):
+    for words in (
+        "those of the jackknife",
+        "permuted over images 199 times",
+        "Benjamini and Hochberg",
+        "ridge regression",
+        "signs of whole subjects were flipped",
+        "Valid population inference",
+    ):
+        assert words in page.text
+
+
+def test_files_are_named_with_their_checksums(study, page):
+    import hashlib
+
+    for name in ("roi.tsv", "group.tsv", "summary.json", "study.toml"):
+        assert hashlib.sha256((study / name).read_bytes()).hexdigest() in page.text
+    assert "no manifest applies" in page.text
+
+
+def brain_data(page):
+    return json.loads(page.data)
+
+
+def test_brain_holds_the_maps(study, page):
+    from neuroigc.surface import SurfaceMap
+
+    data = brain_data(page)
+    names = [one["name"] for one in data["maps"]]
+    assert names[0] == "IGC of luminance contrast, subject 01"
+    assert names[-1] == "pRF size, subject 01"
+    assert len(names) == 2 * 2 + 3
+    own = read_study(study).maps["01", "luminancecontrast", "igc"]
+    for side, values in SurfaceMap.load(own).data.items():
+        packed = np.frombuffer(base64.b64decode(data["maps"][0]["values"][side]), "<i2")
+        np.testing.assert_array_equal(packed < 0, np.isnan(values))
+        limit = float(data["maps"][0]["ticks"][2])
+        known = packed >= 0
+        back = (packed[known] / data["full"] * 2 - 1) * limit
+        inside = np.abs(values[known]) < 0.9 * limit
+        np.testing.assert_allclose(back[inside], values[known][inside], atol=0.06 * limit)
+
+
+def test_brain_holds_the_meshes(page):
+    from neuroigc.surface import load_mesh
+
+    data, edges = brain_data(page), {}
+    for side in ("left", "right"):
+        points = np.frombuffer(base64.b64decode(data["points"][side]), "<i2").reshape(-1, 3)
+        faces = np.frombuffer(base64.b64decode(data["faces"][side]), "<u2").reshape(-1, 3)
+        expected, expected_faces = load_mesh("fsaverage5", "inflated", side)
+        np.testing.assert_array_equal(faces, expected_faces)
+        moved = points * data["unit"] - expected
+        np.testing.assert_allclose(moved, np.broadcast_to(moved[0], moved.shape), atol=0.011)
+        edges[side] = points[:, 0].max() if side == "left" else points[:, 0].min()
+    # A gap between the hemispheres, and zero in its middle.
+    assert edges["left"] < 0 < edges["right"]
+    assert edges["left"] == pytest.approx(-edges["right"], abs=1)
 
 
 def test_size_lines_stand_beside_the_literature(study, page):
@@ -288,14 +426,14 @@ def test_only_its_own_script_may_run(page):
 
 
 def test_page_is_small(study):
-    assert (study / "report.html").stat().st_size < 4e6
+    assert (study / "report.html").stat().st_size < 6e6
 
 
 def test_supplement_beyond_the_budget_stays_in_its_folder(copy, monkeypatch):
     monkeypatch.setattr("neuroigc.reporting.shelf._BUDGET_BYTES", 10)
     page = Page(write_report(copy))
     assert "Not embedded, to keep this page small: see figures/sub-02_igc.png" in page.text
-    assert len(page.all("img")) == 14
+    assert len(page.all("img")) == 18
 
 
 def test_methods_state_the_parameters_of_the_run(page):
@@ -356,6 +494,7 @@ def test_provenance_names_no_machine(study, page):
         description = json.loads((study / "models" / f"{name}.json").read_text())
         assert description["weights"]["sha256"] in page.text
     assert "5 min 12 s" in page.text
+    assert '<th scope="row">torch</th><td class="words">2.13.0</td>' in page.source
     assert "2.3 GB" in page.text
 
 
@@ -381,9 +520,12 @@ EVIL = "<script>alert('x')</script>"
 
 
 def test_whatever_came_from_outside_is_escaped(bare):
-    for name in ("roi.tsv", "decoding.tsv"):
+    for name in ("roi.tsv", "decoding.tsv", "group.tsv", "sanity.tsv"):
         table = pd.read_csv(bare / name, sep="\t", dtype=str, keep_default_na=False)
-        table["subject"] = table["subject"].replace("01", EVIL).replace("02", "../../x")
+        if "subject" in table:
+            table["subject"] = table["subject"].replace("01", EVIL).replace("02", "../../x")
+        if "light" in table:
+            table["light"] = table["meaning"] = table["check"] + EVIL
         table["output"] = table["output"].replace("luminance_contrast", "a$_$ & <b>\"'")
         if "roi" in table:
             table["roi"] = table["roi"].replace("V1", '"><img src=x onerror=alert(1)>')
@@ -404,7 +546,7 @@ def test_whatever_came_from_outside_is_escaped(bare):
     assert '"><img src=x onerror=alert(1)>' in page.text
     assert "{{ 7 * 7 }}" in page.text
     inside = {path.name for path in (bare / "figures").iterdir()}
-    assert len(inside) == 1
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.(png|pdf|svg)", name) for name in inside)
     assert sorted(path.name for path in bare.parent.iterdir()) == ["bare"]
 
 
@@ -506,13 +648,18 @@ def test_no_summary_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("summary.json", "{", r"summary\.json: expected valid JSON"),
-        ("summary.json", "[]", r"summary\.json: expected a JSON object; got a list"),
+        ("summary.json", "{", r"summary\.json: expected a JSON object"),
+        ("summary.json", "[]", r"summary\.json: expected a JSON object; got no JSON object"),
         ("summary.json", '{"decoding": 3}', r"summary\.json decoding: expected an object; got 3"),
         (
             "summary.json",
             '{"decoding": {"a": 3}}',
             r"summary\.json decoding\.a: expected an object",
+        ),
+        (
+            "summary.json",
+            '{"versions": "1"}',
+            r"versions: expected an object; got '1'",
         ),
         ("summary.json", '{"prf": {"r_size": "x"}}', r"prf\.r_size: expected a number or null"),
         ("study.toml", "= 3", r"study\.toml: expected valid TOML"),
@@ -549,6 +696,26 @@ def test_pickled_attributions_are_refused(copy):
     path = copy / "attributions" / "sub-01_encoding.npz"
     np.savez(path, attributions=np.array([{}], dtype=object))
     with pytest.raises(InputError, match=r"encoding\.npz: expected a saved attribution"):
+        write_report(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "summary.json",
+        "models/decoder.json",
+        "attributions/sub-01_decoding.npz",
+        "attributions/sub-01_encoding.npz",
+        "sub-01/sub-01_hemi-L_space-fsaverage_den-10k_desc-luminanceContrast_stat-igc_statmap"
+        ".shape.gii",
+        "labels/sub-02_hemi-R_space-fsaverage_den-10k_desc-visual_dseg.label.gii",
+    ],
+)
+def test_a_truncated_file_is_one_clear_error(copy, name):
+    path = copy / name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=re.escape(path.name)):
         write_report(copy)
 
 

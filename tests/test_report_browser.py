@@ -1,12 +1,18 @@
 """The report in a real browser: headless Chromium, spoken to through its own driver."""
 
+import base64
+import io
 import json
+import re
 import shutil
 import socket
 import subprocess
 import urllib.request
+from importlib.resources import files
 
+import numpy as np
 import pytest
+from PIL import Image
 from report_study import make_report_study, quick_maps
 
 from neuroigc.reporting import write_report
@@ -22,6 +28,8 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Draws WebGL without a GPU.
+    "--enable-unsafe-swiftshader",
 ]
 
 
@@ -84,7 +92,7 @@ class Browser:
     def open(self, path, width):
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.devtools("Emulation.setDeviceMetricsOverride", **metrics)
-        self.log("performance")
+        self.log("performance"), self.log("browser")
         self.post("/url", url=path.as_uri())
 
     def close(self):
@@ -111,6 +119,14 @@ def report(tmp_path_factory):
     folder = make_report_study(
         tmp_path_factory.mktemp("browser") / "study", subjects=[f"{n:02d}" for n in range(1, 9)]
     )
+    with quick_maps():
+        return write_report(folder)
+
+
+@pytest.fixture(scope="module")
+def small_report(tmp_path_factory):
+    """A report with all its parts, of few subjects: axe takes long over large tables."""
+    folder = make_report_study(tmp_path_factory.mktemp("small") / "study")
     with quick_maps():
         return write_report(folder)
 
@@ -247,6 +263,156 @@ def test_text_has_contrast(browser, report, scheme):
     )
     # The Web Content Accessibility Guidelines ask for 4.5 (level AA).
     assert worst[0] >= 4.5, worst
+
+
+BRAIN = "#brain canvas[role=application]"
+
+
+def start_brain(browser):
+    browser.run("document.querySelector('button.start').click()")
+
+
+def brain_pixels(browser):
+    """Return what the brain's canvas shows, as (height, width, 3)."""
+    part = browser.post("/element", using="css selector", value=BRAIN)
+    name = next(iter(part.values()))
+    with urllib.request.urlopen(f"{browser.url}/element/{name}/screenshot", timeout=60) as answer:
+        picture = base64.b64decode(json.load(answer)["value"])
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+
+
+def press_key(browser, key):
+    browser.run(
+        f"document.querySelector('{BRAIN}')"
+        f".dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}))"
+    )
+
+
+def choose(browser, number, option):
+    browser.run(
+        f"const select = document.querySelectorAll('#brain select')[{number}];"
+        f"select.value = '{option}'; select.dispatchEvent(new Event('change'));"
+    )
+
+
+def test_brain_is_drawn_when_it_is_started(browser, report):
+    browser.open(report, 1200)
+    assert browser.run(f"return document.querySelector('{BRAIN}') === null")
+    assert browser.run("return document.querySelector('#brain img').naturalWidth") > 100
+    start_brain(browser)
+    first = brain_pixels(browser)
+    inside = (first < 250).any(axis=2)
+    assert 0.1 < inside.mean() < 0.9  # cortex on white
+    spread = first.max(axis=2) - first.min(axis=2)
+    assert (spread[inside] < 12).mean() > 0.3  # grey where nothing was measured
+    red = (first[..., 0] - first[..., 2] > 60) & inside
+    assert red.mean() > 0.003  # the strong areas
+    # Both hemispheres, seen from behind, are about alike.
+    assert (
+        0.7
+        < inside[:, : inside.shape[1] // 2].sum() / inside[:, inside.shape[1] // 2 :].sum()
+        < 1.4
+    )
+    assert [line for line in browser.log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_brain_turns_and_shows_other_maps(browser, report):
+    browser.open(report, 1200)
+    start_brain(browser)
+    first = brain_pixels(browser)
+    n_maps = browser.run("return document.querySelectorAll('#brain select')[0].options.length")
+    assert n_maps == 8 * 2 + 3
+    choose(browser, 0, n_maps - 1)
+    other = brain_pixels(browser)
+    assert np.abs(other - first).max() > 60
+    assert "size" in browser.run(f"return document.querySelector('{BRAIN}').ariaLabel")
+    choose(browser, 1, 1)
+    turned = brain_pixels(browser)
+    assert ((turned < 250).any(axis=2) != (other < 250).any(axis=2)).mean() > 0.05
+    press_key(browser, "ArrowLeft")
+    assert np.abs(brain_pixels(browser) - turned).max() > 60
+    press_key(browser, "ArrowRight")
+    np.testing.assert_array_equal(brain_pixels(browser), turned)
+
+
+def test_brain_asks_for_nothing(browser, report):
+    browser.open(report, 1200)
+    start_brain(browser)
+    brain_pixels(browser)
+    sent = [json.loads(entry["message"])["message"] for entry in browser.log("performance")]
+    urls = [
+        message["params"]["request"]["url"]
+        for message in sent
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url[:40] for url in urls if not url.startswith(("file:", "data:"))] == []
+
+
+def test_names_of_subjects_are_text_for_the_brain_too(browser, tmp_path):
+    name = "<script>01"
+    folder = make_report_study(tmp_path / "study", subjects=("01",), encoded=())
+    for path in [*folder.glob("*.tsv"), folder / "summary.json"]:
+        text = path.read_text(encoding="utf-8")
+        text = re.sub("^01\t", f"{name}\t", text.replace('"01"', f'"{name}"'), flags=re.M)
+        path.write_text(text, encoding="utf-8")
+    for path in [*folder.glob("sub-*/*"), *folder.glob("labels/*")]:
+        path.rename(path.with_name(path.name.replace("sub-01", "sub-script01")))
+    with quick_maps():
+        page = write_report(folder)
+    browser.open(page, 1200)
+    start_brain(browser)
+    names = browser.run(
+        "return [...document.querySelectorAll('#brain select')[0].options].map((o) => o.text)"
+    )
+    assert len(names) == 2
+    assert all(text.endswith(f"subject {name}") for text in names)
+    assert browser.run("return document.scripts.length") == 1
+    assert [line for line in browser.log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_brain_fits_on_a_telephone(browser, report):
+    browser.open(report, 375)
+    start_brain(browser)
+    assert browser.run("return document.documentElement.scrollWidth") <= 375
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, small_report, scheme):
+    browser.open(small_report, 1200)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.devtools("Emulation.setEmulatedMedia", features=features)
+    start_brain(browser)
+    browser.run("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+    browser.run((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    browser.run("axe.run().then((found) => (window.found = found.violations))")
+    wait = "return new Promise((done) => setTimeout(() => done(window.found || null), 1000))"
+    found = next(answer for _ in range(60) if (answer := browser.run(wait)) is not None)
+    found = [(one["impact"], one["id"], one["nodes"][0]["html"][:100]) for one in found]
+    assert [one for one in found if one[0] in ("serious", "critical")] == []
+
+
+def test_what_is_uncertain_sorts_last_and_words_sort(browser, report):
+    browser.open(report, 1200)
+    lights = browser.run(
+        """
+        const table = [...document.querySelectorAll("table.sortable")]
+          .find((one) => one.caption.textContent.startsWith("Sanity"));
+        const column = (k) => [...table.tBodies[0].rows].map((row) => row.cells[k].textContent);
+        const press = (k) => table.tHead.rows[0].cells[k].querySelector("button").click();
+        press(1);
+        const words = column(1);
+        press(4);
+        return [words, column(4)];
+        """
+    )
+    assert lights[0] == sorted(lights[0])
+    assert set(lights[0]) == {"green", "amber", "red"}
+    values = lights[1]
+    n_known = values.index("–")
+    assert set(values[n_known:]) == {"–"}
+    numbers = [float(value) for value in values[:n_known]]
+    assert numbers == sorted(numbers, reverse=True)
 
 
 def test_readable_without_script(browser, report):

@@ -110,6 +110,29 @@ def test_nilearn_reads_what_we_write(tmp_path, surface_map):
         assert np.array_equal(load_surf_data(path), surface_map.data[side], equal_nan=True)
 
 
+def test_surface_image_there_and_back(surface_map):
+    image = surface_map.to_surface_image(mesh="pial")
+    for one in (image, image_of_columns(image)):
+        back = SurfaceMap.from_surface_image(one, name=surface_map.name, units=surface_map.units)
+        assert (back.space, back.name) == (surface_map.space, surface_map.name)
+        for side, values in surface_map.data.items():
+            np.testing.assert_array_equal(back.data[side], values)
+
+
+def image_of_columns(image, n_maps=1):
+    """Return the same with an axis of maps, as nilearn's maskers make it."""
+    from nilearn.surface import SurfaceImage
+
+    data = {side: np.repeat(part[:, None], n_maps, 1) for side, part in image.data.parts.items()}
+    return SurfaceImage(mesh=image.mesh, data=data)
+
+
+def test_surface_image_of_several_maps_is_an_error(surface_map):
+    image = image_of_columns(surface_map.to_surface_image(), n_maps=2)
+    with pytest.raises(InputError, match="image: expected one map of both hemispheres"):
+        SurfaceMap.from_surface_image(image)
+
+
 def test_surface_image(surface_map):
     image = surface_map.to_surface_image()
     for side in ("left", "right"):

@@ -314,6 +314,24 @@ def test_both_hemispheres_have_one_scale(posterior):
     assert limits[0] == limits[1]
 
 
+def test_colours_fade_where_evidence_is_weak(posterior):
+    surface_map, _ = posterior
+    blank = {side: np.full(N, np.nan) for side in surface_map.data}
+    sulci = picture_of(plot_surface_map(SurfaceMap(blank), mesh="flat", crop=False, vmax=1))
+    options = {"mesh": "flat", "crop": False, "vmax": 30}
+    opaque = picture_of(plot_surface_map(surface_map, **options))
+    for z, share in ((0.0, 0.0), (1.0, 0.25), (-1.0, 0.25), (2.0, 1.0), (9.0, 1.0)):
+        evidence = SurfaceMap({side: np.full(N, z) for side in surface_map.data})
+        faded = picture_of(plot_surface_map(surface_map, evidence=evidence, **options))
+        expected = share * opaque + (1 - share) * sulci
+        np.testing.assert_allclose(faded, expected, atol=1e-5)
+    finer = SurfaceMap({side: np.zeros(40962) for side in surface_map.data})
+    with pytest.raises(InputError, match="evidence: expected one on fsaverage5; got fsaverage6"):
+        plot_surface_map(surface_map, evidence=finer)
+    with pytest.raises(InputError, match="opaque_at: expected a positive number"):
+        plot_surface_map(surface_map, evidence=surface_map, opaque_at=0)
+
+
 def test_cyclic_and_sequential_maps(posterior, rng):
     _surface_map, _ = posterior
     angle = SurfaceMap({s: rng.uniform(0, 360, N) for s in ("left", "right")}, units="deg")
@@ -360,7 +378,7 @@ def test_dense_maps_are_drawn_on_what_is_at_hand(posterior):
 def test_bad_options(posterior):
     surface_map, _ = posterior
     fine = Atlas("a", {side: np.zeros(40962) for side in ("left", "right")}, {})
-    with pytest.raises(InputError, match="an atlas on fsaverage5; got one on fsaverage6"):
+    with pytest.raises(InputError, match="outlines: expected one on fsaverage5; got fsaverage6"):
         plot_surface_map(surface_map, outlines=fine)
     with pytest.raises(InputError, match="view: expected one of 'lateral'"):
         plot_surface_map(surface_map, view="inside")

@@ -138,6 +138,15 @@ def test_accuracy_is_bought_until_the_samples_limit_it(results):
 
 
 @pytest.mark.slow
+def test_contact_sheet_holds_all_figures(results):
+    found = results("plot_contact_sheet")
+    assert found["n_figures"] >= 15
+    assert found["n_vector"] == found["n_figures"]
+    assert found["round_trip"]
+    assert found["width_cm"] <= 8.6
+
+
+@pytest.mark.slow
 @pytest.mark.data
 def test_digits_are_read_by_ink_and_by_paper(results, real_data):
     found = results("plot_digits", NEUROIGC_DATA=str(real_data))

@@ -30,10 +30,10 @@ _OUTPUTS = {
     "train": ("models/*",),
     "attribute": ("attributions/*", "sums/*"),
     "roi": (
-        *("roi.tsv", "group.tsv", "decoding.tsv", "sanity.tsv", "sanity/*"),
-        *("sub-*/*_stat-igc_*", "sub-*/*_stat-p*_*"),
+        *("roi.*", "group.*", "decoding.*", "sanity.*", "sanity/*"),
+        *("sub-*/*_stat-igc_*", "sub-*/*_stat-z_*", "sub-*/*_stat-p*_*"),
     ),
-    "prf": ("prf.tsv", "phantoms.tsv", "sub-*/*_desc-prf_*"),
+    "prf": ("prf.*", "phantoms.*", "sub-*/*_desc-prf_*"),
     "report": ("report.html", "summary.json", "figures/*"),
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from contextlib import suppress
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import pandas as pd
 import neuroigc
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
+from neuroigc.cli.columns import write_described_table
 from neuroigc.cli.encoders import fit_fields
 from neuroigc.cli.folder import SIMULATE, STAGES
 from neuroigc.cli.sources import open_source
@@ -21,13 +24,14 @@ from neuroigc.cli.study_data import (
     encoding_samples,
     load_features,
     read_table,
-    write_table,
 )
 from neuroigc.datasets import SubjectData
 
 __all__ = ["area_groups", "load_references", "write_prfs", "write_rois", "write_summary"]
 
 
+# Whose versions are kept with the numbers that they made.
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
 _SCORES = ("r", "completeness_gap", "numerical_error", "n_gradients")
 _FIELD = ("x_deg", "y_deg", "size_deg")
 _FITTED = ("roi", "status", "encoder_r", *_FIELD, *_SCORES[1:3])
@@ -88,36 +92,36 @@ def write_rois(folder, *, progress=False) -> None:
                     **known.iloc[k].drop(["output", "r"]),
                 }
             )
-            SurfaceMap.from_columns(
-                result.attributions[k],
-                vertices,
-                space=config.data.space,
-                name=f"Integrated gradient correlation of {feature}",
-                units="",
-                metadata={"Correlation": float(result.correlation[k])},
-            ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat="igc")
-            for test, p_values in tested.items():
+            for stat, (values, name, metadata) in _maps_of(result, k, tested, feature).items():
                 SurfaceMap.from_columns(
-                    p_values[k],
+                    values,
                     vertices,
                     space=config.data.space,
-                    name=f"p of the integrated gradient correlation of {feature}, {test}",
+                    name=name,
                     units="",
-                    metadata={
-                        "Permutations": result.settings["n_permutations"],
-                        "Family": "all vertices of both hemispheres",
-                    },
-                ).to_gifti(
-                    folder.path / f"sub-{subject}",
-                    subject=subject,
-                    desc=feature,
-                    stat=f"p-{test}",
-                )
+                    metadata=metadata,
+                ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc=feature, stat=stat)
     rois = pd.concat(areas)
-    write_table(folder.path / "roi.tsv", rois)
+    write_described_table(folder.path / "roi.tsv", rois)
     if len(config.data.subjects) > 1:
-        write_table(folder.path / "group.tsv", group_table(rois))
-    write_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
+        write_described_table(folder.path / "group.tsv", group_table(rois))
+    write_described_table(folder.path / "decoding.tsv", pd.DataFrame(scores))
+
+
+def _maps_of(result, k, tested, feature) -> dict[str, tuple]:
+    """Return values, name and metadata of the maps of one feature, by what they show."""
+    values, errors = result.attributions[k], result.standard_errors[k]
+    # A vertex without variation has neither a value nor an error.
+    z = np.divide(values, errors, out=np.zeros_like(errors), where=errors > 0)
+    name = f"ntegrated gradient correlation of {feature}"
+    own = {"Correlation": float(result.correlation[k])}
+    null = {
+        "Permutations": result.settings["n_permutations"],
+        "Family": "all vertices of both hemispheres",
+    }
+    maps = {"igc": (values, f"I{name}", own), "z": (z, f"I{name} over its standard error", own)}
+    p_maps = {f"p-{test}": (p[k], f"p of the i{name}, {test}", null) for test, p in tested.items()}
+    return maps | p_maps
 
 
 def _write_description(folder):
@@ -175,7 +179,7 @@ def write_prfs(folder) -> None:
             ).to_gifti(folder.path / f"sub-{subject}", subject=subject, desc="prf", stat=stat)
     for name, parts in (("phantoms.tsv", phantoms), ("prf.tsv", tables)):
         if parts:
-            write_table(folder.path / name, pd.concat(parts))
+            write_described_table(folder.path / name, pd.concat(parts))
 
 
 def _truth(folder, subject, vertices):
@@ -226,6 +230,7 @@ def write_summary(folder) -> None:
     records = [record for stage in (SIMULATE, *STAGES) if (record := folder.record(stage))]
     summary = {
         "version": neuroigc.__version__,
+        "versions": {"Python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
         "seconds": round(sum(record.get("seconds", 0) for record in records), 1),
         "peak_rss_mb": round(max(record.get("peak_rss_mb", 0) for record in records)),
         "seed": config.seed,

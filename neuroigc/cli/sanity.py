@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from neuroigc.cli.columns import write_described_table
 from neuroigc.cli.results import area_groups
-from neuroigc.cli.study_data import decoding_samples, write_table
+from neuroigc.cli.study_data import decoding_samples
 
 __all__ = ["write_sanity"]
 
@@ -38,7 +39,7 @@ def write_sanity(folder, make_decoder, *, keep, progress) -> None:
             table = _check_subject(folder, subject, shuffled, progress)
             table.insert(0, "subject", subject)
             tables.append(table)
-    write_table(folder.path / "sanity.tsv", pd.concat(tables))
+    write_described_table(folder.path / "sanity.tsv", pd.concat(tables))
 
 
 def _fit_shuffled(folder, make_decoder, k, keep, progress):

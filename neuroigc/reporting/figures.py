@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroigc.reporting import plots
+from neuroigc.reporting import area_plots, plots
 from neuroigc.reporting.numbers import (
     RoiTable,
     feature_name,
+    format_number,
+    group_intervals,
     join_words,
 )
 from neuroigc.reporting.study import EARLY_AREAS, Study, compact
@@ -22,6 +24,7 @@ _REGIONS_IN_TEXT = 8
 _NAMES_ON_OVERVIEW = 8
 # More colours side by side are hard to tell apart.
 _FEATURES_A_FIGURE = 4
+_PANELS_A_FIGURE = 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def draw_decoding(study: Study, tables: list[RoiTable]) -> Drawn:
     """Draw the IGC maps of every subject, the first in full, and the bars of the regions."""
     folder, drawn = plots.FigureFolder(study.folder), Drawn()
     features = list(study.summary.get("decoding", {})) or [table.output for table in tables]
-    maps = load_maps(study, features, "igc")
+    maps, evidence = (load_maps(study, features, stat) for stat in ("igc", "z"))
     limits = {feature: color_limit(maps, feature) for feature in features}
     subjects = list(dict.fromkeys(subject for subject, _ in maps))
     for subject in subjects:
@@ -72,17 +75,21 @@ def draw_decoding(study: Study, tables: list[RoiTable]) -> Drawn:
         atlas = load_labels(study, subject)
         if subject == subjects[0]:
             names = _names_on_overviews(atlas)
-            drawn.by_subject[subject] = _overviews(folder, subject, own, atlas, limits, names)
+            drawn.by_subject[subject] = _overviews(
+                folder, subject, own, evidence, atlas, limits, names
+            )
             if atlas is not None and names is not True:
                 drawn.shared.append(_regions(folder, subject, next(iter(own.values())), atlas))
         else:
-            drawn.by_subject[subject] = _strip(folder, subject, own, atlas, limits)
+            drawn.by_subject[subject] = _strip(folder, subject, own, evidence, atlas, limits)
     if not maps:
         drawn.notes.append("Maps are left out: the study folder holds no surface maps of IGC.")
     if tables:
         drawn.shared += _bars(study, folder, tables)
+        drawn.shared += _intervals(study, folder)
     else:
         drawn.notes.append("Regions are left out: there is no roi.tsv.")
+    drawn.shared += _against_ridge(study, folder)
     return drawn
 
 
@@ -129,6 +136,12 @@ _READ_MAP = (
 )
 
 
+_READ_FADING = (
+    "Colours fade into the grey where a value is small against its standard error, and are full "
+    "from two of these. "
+)
+
+
 def _names_on_overviews(atlas):
     """Return True for all names, or those for which there is room on a small map."""
     if atlas is None or len(atlas.names) <= _NAMES_ON_OVERVIEW:
@@ -136,7 +149,7 @@ def _names_on_overviews(atlas):
     return [name for name in EARLY_AREAS if name in atlas.names]
 
 
-def _overviews(folder, subject, own, atlas, limits, names):
+def _overviews(folder, subject, own, evidence, atlas, limits, names):
     from neuroigc.surface.plotting import plot_surface_overview
 
     figures = []
@@ -148,9 +161,11 @@ def _overviews(folder, subject, own, atlas, limits, names):
             outlines=atlas,
             outline_names=names,
             vmax=limits[feature],
+            evidence=evidence.get((subject, feature)),
             label="IGC per vertex",
         )
         name = feature_name(feature)
+        fade = _READ_FADING if (subject, feature) in evidence else ""
         lines = "" if atlas is None else " Lines: borders of the regions, named on the flat maps"
         lines += "" if atlas is None or names is True else " where there is room"
         figures.append(
@@ -158,8 +173,8 @@ def _overviews(folder, subject, own, atlas, limits, names):
                 path,
                 f"Where {name} is read from, subject {subject}",
                 "IGC on the inflated cortex (from inside, behind and below) and on the flattened "
-                f"occipital cortex. {_READ_MAP}The scale ends at the 99th percentile and is the "
-                f"same for all subjects.{lines}{'.' if lines else ''}",
+                f"occipital cortex. {_READ_MAP}{fade}The scale ends at the 99th percentile and is "
+                f"the same for all subjects.{lines}{'.' if lines else ''}",
                 f"Eight views of the cortex of subject {subject}, coloured by IGC of {name}; the "
                 "table of regions below gives the sums.",
                 "wide",
@@ -180,23 +195,29 @@ def _regions(folder, subject, surface_map, atlas):
     )
 
 
-def _strip(folder, subject, own, atlas, limits):
+def _strip(folder, subject, own, evidence, atlas, limits):
     panels = [
         (
             f"{plots.escape_math(feature_name(feature))}, IGC per vertex",
             surface_map,
-            {"cmap": "RdBu_r", "vmin": -limits[feature], "vmax": limits[feature]},
+            {
+                "cmap": "RdBu_r",
+                "vmin": -limits[feature],
+                "vmax": limits[feature],
+                "evidence": evidence.get((subject, feature)),
+            },
         )
         for feature, surface_map in own.items()
     ]
     path = folder.file(f"sub-{subject}", "igc", suffix=".png")
     names = join_words([feature_name(feature) for feature in own])
+    fade = _READ_FADING if any((subject, feature) in evidence for feature in own) else ""
     return [
         Figure(
             folder.draw(path, plots.plot_flat_pairs, panels, atlas),
             f"IGC of {names}, subject {subject}",
             "Flattened occipital cortex, seen from outside, left and right hemisphere. "
-            f"{_READ_MAP}Scales are those of the first subject's figures.",
+            f"{_READ_MAP}{fade}Scales are those of the first subject's figures.",
             f"Flat maps of IGC of {names} in subject {subject}.",
             "wide",
         )
@@ -240,3 +261,82 @@ def _bars(study, folder, tables):
             )
         )
     return figures
+
+
+def _intervals(study, folder):
+    """Draw the areas of the first subject, and of the group, with intervals and stars."""
+    figures, rois = [], study.tables["roi.tsv"]
+    if {"low", "high"} <= set(rois):
+        subject = rois["subject"].iloc[0]
+        stars = (
+            "Stars: p of 0.05 or less, family-wise over all areas of both hemispheres, of targets "
+            "permuted over images. "
+            if "p_fwe" in rois
+            else ""
+        )
+        figures += _interval_figures(
+            folder, rois[rois["subject"] == subject], f"sub-{subject}", "IGC, 95 % interval",
+            f"What each region contributes, subject {subject}",
+            "IGC summed over each region and hemisphere, with 95 % intervals: the jackknife over "
+            f"held-out images, with the model as it is. {stars}",
+        )  # fmt: skip
+    if "group.tsv" in study.tables:
+        group = group_intervals(study.tables["group.tsv"])
+        n = format_number(group["n_subjects"].max(), 0)
+        figures += _interval_figures(
+            folder, group[group["hemisphere"] == "both"], "group", "mean IGC, 95 % interval",
+            f"What each region contributes in {n} subjects",
+            "Means over subjects of IGC summed over each region, both hemispheres, with Student's "
+            "95 % intervals between subjects. Stars: p of 0.05 or less, family-wise over all "
+            "areas, of subjects' signs flipped. ",
+        )  # fmt: skip
+    return figures
+
+
+def _interval_figures(folder, table, who, label, title, caption):
+    table = table.assign(
+        output=table["output"].map(feature_name).map(plots.escape_math),
+        roi=table["roi"].map(plots.escape_math),
+    )
+    names, figures = list(dict.fromkeys(table["output"])), []
+    for start in range(0, len(names), _PANELS_A_FIGURE):
+        shown = names[start : start + _PANELS_A_FIGURE]
+        own = [table[table["output"] == name] for name in shown]
+        figures.append(
+            Figure(
+                folder.draw(
+                    folder.file(who, "intervals", *shown, suffix=".svg"),
+                    area_plots.plot_intervals, own, shown, label=label,
+                ),
+                f"{title}: {join_words(shown)}",
+                f"{caption}The tables below give the numbers.",
+                f"Intervals of IGC by region for {join_words(shown)}; tables below give the same "
+                "numbers.",
+                "text" if len(shown) > 1 else "narrow",
+            )
+        )  # fmt: skip
+    return figures
+
+
+def _against_ridge(study, folder):
+    table = study.tables.get("decoding.tsv")
+    if table is None or "ridge_r" not in table or table["ridge_r"].isna().all():
+        return []
+    table = table.assign(output=table["output"].map(feature_name).map(plots.escape_math))
+    outputs = list(dict.fromkeys(table["output"]))
+    better = (table["r"] > table["ridge_r"]).sum()
+    return [
+        Figure(
+            folder.draw(
+                folder.file("network-against-ridge", suffix=".svg"),
+                area_plots.plot_against_ridge, table, outputs,
+            ),
+            "The network against ridge regression",
+            "Correlation of decoded and true features on the same held-out images, a point for "
+            "each subject, with 95 % intervals of the jackknife. Above the line the network is "
+            f"better: {better} of {len(table)}. Ridge regression was fitted to each subject alone, "
+            "the network to all of them.",
+            f"Scatter of correlations; {better} of {len(table)} points lie above the diagonal.",
+            "narrow",
+        )
+    ]  # fmt: skip

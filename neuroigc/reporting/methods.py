@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from pathlib import PurePath
 
 import numpy as np
 
-from neuroigc._validation import InputError
+from neuroigc._files import reading
 from neuroigc.reporting.numbers import feature_name, format_number, is_known, join_words
-from neuroigc.reporting.study import Study
+from neuroigc.reporting.references import REFERENCES
+from neuroigc.reporting.study import Study, read_attribution
 
-__all__ = ["REFERENCES", "cite", "methods_paragraphs", "read_attribution_settings"]
+__all__ = ["cite", "methods_paragraphs", "read_attribution_settings"]
 
-REFERENCES = {
-    "igc": "Lelièvre, P., & Chen, C.-C. (2024). Integrated Gradient Correlation: a Dataset-wise "
-    "Attribution Method. arXiv:2404.13910.",
-    "ig": "Sundararajan, M., Taly, A., & Yan, Q. (2017). Axiomatic attribution for deep networks. "
-    "ICML 2017. arXiv:1703.01365.",
-    "nsd": "Allen, E. J., St-Yves, G., Wu, Y., et al. (2022). A massive 7T fMRI dataset to bridge "
-    "cognitive neuroscience and artificial intelligence. Nature Neuroscience, 25, 116–126. "
-    "doi:10.1038/s41593-021-00962-x.",
-    "algonauts": "Gifford, A. T., Lahner, B., Saba-Sadiya, S., et al. (2023). The Algonauts "
-    "Project 2023 Challenge: How the human brain makes sense of natural scenes. arXiv:2301.03198.",
-    "fsaverage": "Fischl, B., Sereno, M. I., Tootell, R. B. H., & Dale, A. M. (1999). "
-    "High-resolution intersubject averaging and a coordinate system for the cortical surface. "
-    "Human Brain Mapping, 8, 272–284.",
-    "batchnorm": "Ioffe, S., & Szegedy, C. (2015). Batch normalization: accelerating deep network "
-    "training by reducing internal covariate shift. ICML 2015. arXiv:1502.03167.",
-    "mish": "Misra, D. (2020). Mish: a self regularized non-monotonic activation function. "
-    "BMVC 2020. arXiv:1908.08681.",
-    "adamw": "Loshchilov, I., & Hutter, F. (2019). Decoupled weight decay regularization. "
-    "ICLR 2019. arXiv:1711.05101.",
-    "prf": "Dumoulin, S. O., & Wandell, B. A. (2008). Population receptive field estimates in "
-    "human visual cortex. NeuroImage, 39, 647–660.",
-    "css": "Kay, K. N., Winawer, J., Mezer, A., & Wandell, B. A. (2013). Compressive spatial "
-    "summation in human visual cortex. Journal of Neurophysiology, 110, 481–494.",
-}
 _CITATION = re.compile(r"\[@(" + "|".join(REFERENCES) + r")\]")
+_ABOUT_ATTRIBUTION = ("settings", "n_samples", "n_gradients", "numerical_error")
 _ACTIVATIONS = {"mish": "Mish activations [@mish]", "relu": "ReLU activations"}
 
 
@@ -73,6 +50,7 @@ def methods_paragraphs(study: Study) -> list[str]:
         _data(study),
         _decoding(study) if study.summary.get("decoding") else "",
         _attribution(study),
+        _statistics(study),
         _encoding(study) if study.summary.get("encoding") or study.summary.get("prf") else "",
     ]
     return [paragraph for paragraph in paragraphs if paragraph]
@@ -84,18 +62,11 @@ def read_attribution_settings(study: Study, kind: str) -> list[dict]:
     for (_, what), path in study.attributions.items():
         if what != kind:
             continue
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                settings = json.loads(str(file["settings"]))
-                numbers = {name: int(file[name]) for name in ("n_samples", "n_gradients")}
-                found.append({**settings, **numbers, "numerical_error": file["numerical_error"]})
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(
-                path.name,
-                expected="a saved attribution (.npz)",
-                got=str(error),
-                fix="Run the stage again that writes it.",
-            ) from error
+        saved = read_attribution(path, _ABOUT_ATTRIBUTION)
+        with reading(path, "a saved attribution (.npz)", fix="Run the stage attribute again."):
+            settings = json.loads(str(saved["settings"]))
+            numbers = {name: int(saved[name]) for name in ("n_samples", "n_gradients")}
+            found.append({**settings, **numbers, "numerical_error": saved["numerical_error"]})
     return found
 
 
@@ -208,6 +179,46 @@ def _attribution(study):
             + ", and every path between two samples served both of them."
         )
     return text + _effort("decoding", made) + _effort("encoding", made)
+
+
+def _statistics(study):
+    """Say where intervals and p-values of areas, scores and the group are from."""
+    rois, scores = study.tables.get("roi.tsv"), study.tables.get("decoding.tsv")
+    text = ""
+    if rois is not None and {"low", "high"} <= set(rois):
+        text += (
+            "95 % intervals of regions are those of the jackknife [@jackknife] over held-out "
+            "images, with the model as it is."
+        )
+    if rois is not None and "p" in rois:
+        counts = {one.get("n_permutations") for one in read_attribution_settings(study, "decoding")}
+        times = f" {_range(counts, 0)} times" if counts and all(map(is_known, counts)) else ""
+        text += (
+            f" For p-values the true values were permuted over images{times}, and IGC computed "
+            "anew with the same model; p is the share of permutations, the data included, with a "
+            "value as large to either side. Family-wise p-values are from the largest value of all "
+            "regions of a subject and output [@permutation]; those of false discoveries are "
+            "adjusted by the procedure of Benjamini and Hochberg [@fdr]."
+        )
+    if scores is not None and "ridge_r" in scores:
+        text += (
+            " Beside the network, ridge regression [@ridge] was fitted to each subject's training "
+            "images, with a penalty for each feature chosen by cross-validation within them, and "
+            "scored on the same held-out images"
+        )
+        text += ", both with 95 % intervals of the jackknife." if "r_low" in scores else "."
+    group = study.tables.get("group.tsv")
+    if group is not None:
+        text += (
+            " For the group, the signs of whole subjects were flipped [@permutation], and error "
+            "bars are standard deviations between subjects."
+        )
+        if "n_significant" in group:
+            text += (
+                " The number of subjects in whom a region is significant was tested against the "
+                "binomial distribution, and gives a bound for its prevalence [@prevalence]."
+            )
+    return text.strip()
 
 
 def _effort(kind, made):

@@ -16,8 +16,10 @@ __all__ = [
     "feature_name",
     "format_duration",
     "format_number",
+    "format_p",
     "format_size",
     "format_small",
+    "group_intervals",
     "is_known",
     "join_words",
     "power_of_ten",
@@ -121,6 +123,15 @@ def roi_table(
     return RoiTable(output, subjects, arranged, totals, correlations)
 
 
+def group_intervals(group: pd.DataFrame) -> pd.DataFrame:
+    """Return ``group.tsv`` with igc, low and high: means and Student's 95 % intervals."""
+    from scipy.stats import t
+
+    n = group["n_subjects"]
+    reach = t.ppf(0.975, (n - 1).where(n > 1)) * group["sd"] / n**0.5
+    return group.assign(igc=group["mean"], low=group["mean"] - reach, high=group["mean"] + reach)
+
+
 def feature_name(output: str) -> str:
     """Return an output's name as words."""
     return output.replace("one_over_f", "1/f").replace("_", " ")
@@ -148,6 +159,11 @@ def format_small(value: object) -> str:
         return f"{value:#.2g}".rstrip(".").replace("-", "−")
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa.replace('-', '−')} × {power_of_ten(int(exponent))}"
+
+
+def format_p(value: object) -> str:
+    """Write a p-value: to three decimals, or as smaller than what these can show."""
+    return "< 0.001" if is_known(value) and value < 0.001 else format_number(value, 3)  # type: ignore[operator]
 
 
 def power_of_ten(exponent: int) -> str:

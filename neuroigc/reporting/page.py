@@ -12,12 +12,13 @@ import numpy as np
 
 import neuroigc
 from neuroigc._files import atomic_path
+from neuroigc.reporting.brain import make_brain_view
 from neuroigc.reporting.figures import draw_decoding
+from neuroigc.reporting.key_figures import feature_table, measure_rows
 from neuroigc.reporting.methods import cite, methods_paragraphs
 from neuroigc.reporting.numbers import (
     feature_name,
     format_number,
-    format_small,
     is_known,
     join_words,
     roi_table,
@@ -25,75 +26,18 @@ from neuroigc.reporting.numbers import (
 )
 from neuroigc.reporting.phantoms import error_rows, load_calibrations
 from neuroigc.reporting.prf_figures import draw_encoding
-from neuroigc.reporting.provenance import describe_models, describe_run, describe_settings
+from neuroigc.reporting.provenance import (
+    describe_files,
+    describe_models,
+    describe_run,
+    describe_settings,
+)
 from neuroigc.reporting.shelf import Shelf
 from neuroigc.reporting.study import Study, read_study
+from neuroigc.reporting.tables import area_tables, group_tables, sanity_table, score_table
 from neuroigc.reporting.words import limitations, summary_sentences
 
 __all__ = ["write_report"]
-
-_FEATURE_COLUMNS = (
-    (
-        "r",
-        "r",
-        "correlation of decoded and true values on held-out images, mean over subjects",
-        format_number,
-    ),
-    (
-        "ridge_r",
-        "Ridge r",
-        "of ridge regression, fitted to each subject alone",
-        format_number,
-    ),
-    (
-        "completeness_gap",
-        "Completeness gap",
-        "sum of all IGC values minus r, the largest of any subject; 0 is exact",
-        format_small,
-    ),
-    (
-        "numerical_error",
-        "Numerical error",
-        "relative error of the map from finitely many gradients, the largest of any subject",
-        format_small,
-    ),
-    (
-        "n_gradients",
-        "Gradients",
-        "work done per sample; more of it would lower the numerical error only",
-        lambda value: format_number(value, 0 if is_known(value) and value == int(value) else 1),
-    ),
-)
-_MEASURES = (
-    # part of summary.json, key, name, decimals, meaning
-    ("encoding", "median_r", "Encoder, median r", 2,
-     "correlation of predicted and measured responses to held-out images, in the areas mapped"),
-    ("encoding", "median_noise_ceiling_r", "Noise ceiling, median r", 2,
-     "highest correlation that the noise in the responses allows"),
-    ("encoding", "numerical_error", "Numerical error", 3,
-     "relative error of the median vertex's map from finitely many gradients"),
-    ("encoding", "completeness_gap", "Completeness gap", 3,
-     "distance of the map's sum from r, in the median vertex"),
-    ("prf", "n_vertices", "Receptive fields", 0,
-     "vertices with a good fit, whose encoder reaches half its noise ceiling; those below"),
-    ("prf", "median_centre_error_deg", "Centre error, median (°)", 2,
-     "distance of the estimated centre from the {} one"),
-    ("prf", "median_angle_error_deg", "Polar angle error, median (°)", 1,
-     "of vertices whose {} field lies more than 0.5° from the centre of gaze"),
-    ("prf", "r_eccentricity", "Eccentricity, r", 3, "correlation with the {} eccentricity"),
-    ("prf", "slope_eccentricity", "Eccentricity, slope", 2,
-     "of the line of estimated against {} eccentricity; 1 where they agree"),
-    ("prf", "r_angle", "Polar angle, circular r", 3,
-     "correlation with the {} angle, of the kind made for directions"),
-    ("prf", "r_size", "Size, r", 3, "correlation with the {} size"),
-    ("prf", "slope_size", "Size, slope", 2, "of the line of estimated against {} size"),
-    ("prf", "size_ratio", "Size ratio", 2,
-     "estimated over {} size, median; 1 where they agree"),
-    ("prf", "coverage_x", "Intervals that hold, x", 2,
-     "share of 95 % intervals that contain the {} x"),
-    ("prf", "coverage_y", "Intervals that hold, y", 2, "the same for y"),
-    ("prf", "coverage_size", "Intervals that hold, size", 2, "the same for size"),
-)  # fmt: skip
 
 
 def write_report(study_folder: str | Path) -> Path:
@@ -132,7 +76,10 @@ def _collect(study: Study) -> dict:
     """Gather all that the template shows."""
     tables = _roi_tables(study)
     shelf = Shelf(study.folder)
+    columns, features = feature_table(study)
     methods, references = cite(methods_paragraphs(study))
+    brain = make_brain_view(study)
+    shown = shelf.add(brain.picture) | {"anchor": "brain"} if brain else None
     decoding = _decoding(study, tables, shelf)
     encoding = _encoding(study, shelf)
     return {
@@ -143,31 +90,29 @@ def _collect(study: Study) -> dict:
         "contents": [
             ("summary", "Summary"),
             ("key-figures", "Key figures"),
+            *([("cortex", "Cortex")] if brain else []),
             ("decoding", "Decoding"),
             ("encoding", "Encoding and pRFs"),
+            *([("sanity", "Sanity checks")] if "sanity.tsv" in study.tables else []),
             ("methods", "Methods"),
             ("limitations", "Limitations"),
             ("provenance", "Provenance"),
         ],
         "sentences": summary_sentences(study, tables),
-        "feature_columns": [
-            {"name": name, "meaning": meaning} for _, name, meaning, _ in _FEATURE_COLUMNS
-        ],
-        "features": [
-            {
-                "name": feature_name(name),
-                "texts": [write(part.get(key)) for key, _, _, write in _FEATURE_COLUMNS],
-            }
-            for name, part in study.summary.get("decoding", {}).items()
-        ],
-        "measures": _measures(study),
+        "feature_columns": columns,
+        "features": features,
+        "measures": measure_rows(study),
+        "brain": brain,
+        "brain_figure": shown,
         "decoding": decoding,
         "encoding": encoding,
+        "sanity": sanity_table(study),
         "methods": methods,
         "references": references,
         "limitations": limitations(study),
         "run": describe_run(study),
         "models": describe_models(study),
+        "files": describe_files(study),
         "settings": list(describe_settings(study.settings)),
         "tables": list(study.tables),
     }
@@ -177,10 +122,13 @@ def _render(context: dict) -> str:
     import jinja2
 
     room = files("neuroigc.reporting")
-    style, script = (
-        (room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
-    )
+
+    def read(name):
+        return (room / name).read_text(encoding="utf-8")
+
+    style, script = read("report.css"), read("report.js") + read("brain.js")
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(read),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -189,7 +137,7 @@ def _render(context: dict) -> str:
     environment.filters["number"] = format_number
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.tests["number_known"] = is_known
-    template = environment.from_string((room / "report.html").read_text(encoding="utf-8"))
+    template = environment.get_template("report.html")
     return template.render(
         context,
         # Ours, from the package; everything else goes through the escaping.
@@ -229,21 +177,9 @@ def _facts(study):
     return facts
 
 
-def _measures(study):
-    against = "true" if study.simulated else "reference"
-    return [
-        {
-            "name": name,
-            "text": format_number(study.summary[part][key], digits),
-            "meaning": meaning.format(against),
-        }
-        for part, key, name, digits, meaning in _MEASURES
-        if is_known(study.summary.get(part, {}).get(key))
-    ]
-
-
 def _decoding(study, tables, shelf):
-    section = {"notes": [], "maps": [], "regions": [], "tables": [], "subjects": []}
+    section = {"notes": [], "maps": [], "regions": [], "tables": [], "areas": [], "group": []}
+    section["scores"] = None
     if not (study.summary.get("decoding") or tables):
         section["notes"].append("Left out: this study did not decode image features.")
         return section
@@ -261,7 +197,8 @@ def _decoding(study, tables, shelf):
         )
     section["regions"] = [shelf.add(figure) for figure in drawn.shared]
     section["tables"] = [_roi_view(table) for table in tables]
-    section |= _subject_table(study)
+    section["scores"] = score_table(study)
+    section["areas"], section["group"] = area_tables(study), group_tables(study)
     return section
 
 
@@ -291,23 +228,6 @@ def _roi_view(table):
     }
 
 
-def _subject_table(study):
-    table = study.tables.get("decoding.tsv")
-    if table is None or not len(table):
-        return {"subjects": [], "subject_columns": []}
-    outputs = list(dict.fromkeys(table["output"]))
-    wide = table.drop_duplicates(["subject", "output"]).set_index(["subject", "output"])
-    rows = [
-        {
-            "name": subject,
-            "n_test": _float(part["n_test"].max()),
-            "correlations": [_float(wide["r"].get((subject, output))) for output in outputs],
-        }
-        for subject, part in table.groupby("subject", sort=False)
-    ]
-    return {"subjects": rows, "subject_columns": [feature_name(output) for output in outputs]}
-
-
 _HALF_INTERVALS = {"x_half": ("x_low", "x_high"), "size_half": ("size_low", "size_high")}
 
 
@@ -328,7 +248,7 @@ def _encoding(study, shelf):
         {"name": subject, "figures": [shelf.add(figure, supplement=True) for figure in figures]}
         for subject, figures in drawn.by_subject.items()
     ]
-    columns = ("eccentricity_deg", "size_deg", "r2", "encoder_r", "noise_ceiling_r")
+    columns = ("eccentricity_deg", "size_deg", "r2", "encoder_r", "noise_ceiling_r", "normalised_r")
     for area in study.areas:
         rows = prf[prf["roi"] == area]
         good = rows[rows["status"] == "ok"]

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "PALETTE",
     "FigureFolder",
     "area_colors",
     "escape_math",
+    "make_canvas",
     "plot_ceiling",
     "plot_coverage",
     "plot_flat_pairs",
     "plot_gallery",
+    "plot_inflated_pair",
     "plot_regions",
     "plot_sizes",
     "plot_truth",
@@ -32,10 +35,10 @@ __all__ = [
 ]
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _STYLE = {
     "font.size": 9,
-    "axes.prop_cycle": f"cycler(color={list(_PALETTE)})",
+    "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -43,9 +46,17 @@ _STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.dpi": 200,
+    # Letters stay letters, which journals and editors of drawings want.
+    "pdf.fonttype": 42,
     "svg.fonttype": "path",
     # Without it the same numbers would give a different file each time.
     "svg.hashsalt": "neuroigc",
+}
+# Without dates and versions, which would change the bytes.
+_METADATA: dict[str, dict] = {
+    ".svg": {"Date": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 # More points than this make a vector drawing slow to show.
 _MANY_POINTS = 2000
@@ -75,16 +86,21 @@ class FigureFolder:
     def draw(self, path: Path, plot: Callable, *arguments, **options) -> Path:
         """Call ``plot``, which returns a matplotlib figure, in the report's style and save it.
 
-        The same picture gives the same bytes.
+        Beside ``path`` lie the same as PDF and, of drawings, as PNG: for papers and slides. The
+        same picture gives the same bytes.
         """
         import matplotlib as mpl
         from matplotlib import pyplot as plt
 
-        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with mpl.rc_context(_STYLE):
             canvas = plot(*arguments, **options)
-            with atomic_path(path) as temporary:
-                canvas.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.05)
+            # Laid out and measured once for all formats, which takes most of the time.
+            canvas.draw_without_rendering()
+            canvas.set_layout_engine("none")
+            frame = canvas.get_tightbbox().padded(0.05)
+            for suffix in dict.fromkeys((path.suffix, ".png", ".pdf")):
+                with atomic_path(path.with_suffix(suffix)) as temporary:
+                    canvas.savefig(temporary, metadata=_METADATA[suffix], bbox_inches=frame)
             plt.close(canvas)
         return path
 
@@ -96,12 +112,12 @@ def escape_math(name: str) -> str:
 
 def area_colors(areas: list[str]) -> dict[str, str]:
     """Give every area its colour, the same in all figures."""
-    return {area: _PALETTE[index % len(_PALETTE)] for index, area in enumerate(areas)}
+    return {area: PALETTE[index % len(PALETTE)] for index, area in enumerate(areas)}
 
 
 def plot_ceiling(prf: pd.DataFrame, areas: list[str]):
     """Draw the encoder's correlation of every vertex against its noise ceiling."""
-    canvas = _canvas(4.6, 3.5)
+    canvas = make_canvas(4.6, 3.5)
     ax = canvas.subplots()
     ceiling, reached = prf["noise_ceiling_r"].to_numpy(float), prf["encoder_r"].to_numpy(float)
     top = 1.05 * np.nanmax([np.nanmax(ceiling, initial=0), np.nanmax(reached, initial=0), 0.1])
@@ -147,7 +163,7 @@ def plot_truth(prf: pd.DataFrame, areas: list[str], *, name: str):
         ("polar angle (°)", true_angle, angle),
         ("size (°)", size, prf["size_deg"].to_numpy(float)),
     )
-    canvas = _canvas(7.2, 3.0)
+    canvas = make_canvas(7.2, 3.0)
     axes = canvas.subplots(1, 3)
     for ax, (label, truth, estimate) in zip(axes, panels, strict=True):
         _scatter_areas(ax, prf, areas, truth, estimate)
@@ -177,13 +193,10 @@ def plot_flat_pairs(panels: list[tuple], atlas=None):
     atlas : Atlas, optional
         Whose borders to draw.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     from neuroigc.surface.plotting import plot_surface_map
 
     n_rows = -(-len(panels) // 2)
-    canvas = _canvas(7.2, 2.7 * n_rows)
+    canvas = make_canvas(7.2, 2.7 * n_rows)
     cells = canvas.subfigures(n_rows, 2, squeeze=False, wspace=0.04).ravel()
     for cell, (label, surface_map, look) in zip(cells, panels, strict=False):
         axes = cell.subplots(1, 2)
@@ -192,16 +205,22 @@ def plot_flat_pairs(panels: list[tuple], atlas=None):
                 surface_map, hemisphere=hemisphere, mesh="flat", outlines=atlas, title=hemisphere,
                 colorbar=False, ax=ax, **look,
             )  # fmt: skip
-        # Small numbers are written as multiples of a power of ten, which stands in the label.
-        power = min(0, math.floor(math.log10(look["vmax"])))
-        scale = 10.0**power if power < -2 else 1.0
-        colors = ScalarMappable(Normalize(look["vmin"] / scale, look["vmax"] / scale), look["cmap"])
-        bar = cell.colorbar(colors, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
-        bar.set_label(label if scale == 1 else f"{label} (× {power_of_ten(power)})", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
-        bar.outline.set_linewidth(0.5)
-        if look.get("period") == 360:
-            bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])
+        _draw_bar(cell, axes, label, look, shrink=0.7)
+    return canvas
+
+
+def plot_inflated_pair(surface_map, atlas=None, *, label, **look):
+    """Draw the inflated hemispheres from behind and inside, side by side, with one colour bar."""
+    from neuroigc.surface.plotting import plot_surface_map
+
+    canvas = make_canvas(7.2, 3.4)
+    axes = canvas.subplots(1, 2)
+    for hemisphere, ax in zip(("left", "right"), axes, strict=True):
+        plot_surface_map(
+            surface_map, hemisphere=hemisphere, view="occipital", outlines=atlas, title=hemisphere,
+            colorbar=False, ax=ax, **look,
+        )  # fmt: skip
+    _draw_bar(canvas, axes, label, look, shrink=0.4)
     return canvas
 
 
@@ -209,7 +228,7 @@ def plot_regions(surface_map, atlas):
     """Draw the borders and names of all regions on the flat cortex, over what was measured."""
     from neuroigc.surface.plotting import plot_surface_map
 
-    canvas = _canvas(7.2, 4.0)
+    canvas = make_canvas(7.2, 4.0)
     measured = {side: np.where(np.isnan(v), v, 0.0) for side, v in surface_map.data.items()}
     blank = dataclasses.replace(surface_map, data=measured)
     for hemisphere, ax in zip(("left", "right"), canvas.subplots(1, 2), strict=True):
@@ -245,7 +264,7 @@ def plot_sizes(fitted: pd.DataFrame, *, literature: str):
     """Draw size against eccentricity on a canvas of our own, with the literature's lines."""
     from neuroigc.prf.sizes import plot_size_eccentricity
 
-    canvas = _canvas(5.0, 3.6)
+    canvas = make_canvas(5.0, 3.6)
     areas = fitted["roi"].map(escape_math).to_numpy()
     plot_size_eccentricity(fitted, areas=areas, literature=literature, ax=canvas.subplots())
     return canvas
@@ -260,11 +279,30 @@ def reliable(prf: pd.DataFrame) -> np.ndarray:
     return reaches_ceiling(prf["encoder_r"], prf["noise_ceiling_r"] ** 2)
 
 
-def _canvas(width, height):
+def make_canvas(width: float, height: float):
+    """Return an empty figure of a size in inches."""
     # Made without pyplot: no window system, and nothing left open behind us.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_bar(cell, axes, label, look, *, shrink):
+    """Draw the colour bar of maps below them."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    # Small numbers are written as multiples of a power of ten, which stands in the label.
+    power = min(0, math.floor(math.log10(look["vmax"])))
+    scale = 10.0**power if power < -2 else 1.0
+    colors = ScalarMappable(Normalize(look["vmin"] / scale, look["vmax"] / scale), look["cmap"])
+    bar = cell.colorbar(colors, ax=axes, orientation="horizontal", shrink=shrink, aspect=30)
+    bar.set_label(label if scale == 1 else f"{label} (× {power_of_ten(power)})", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.locator_params(nbins=5)
+    bar.outline.set_linewidth(0.5)
+    if look.get("period") == 360:
+        bar.set_ticks(range(0, 361, 90), labels=["right", "up", "left", "down", "right"])
 
 
 def _scatter_areas(ax, prf, areas, x, y):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-
 import numpy as np
 
 from neuroigc._validation import InputError
@@ -11,7 +9,7 @@ from neuroigc.reporting import plots, retinotopy
 from neuroigc.reporting.figures import Drawn, Figure, load_labels
 from neuroigc.reporting.numbers import format_number, is_known, join_words
 from neuroigc.reporting.phantoms import draw_calibration, load_calibrations
-from neuroigc.reporting.study import Study, compact
+from neuroigc.reporting.study import Study, compact, read_attribution
 
 __all__ = ["draw_encoding"]
 
@@ -161,13 +159,7 @@ def _choose_examples(own, areas):
 
 
 def _load_encoding_maps(path, n_rows):
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            maps = file["attributions"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            path.name, expected="a saved attribution (.npz)", got=str(error)
-        ) from error
+    maps = read_attribution(path, ["attributions"])["attributions"]
     if maps.ndim != 3 or len(maps) != n_rows:
         raise InputError(
             path.name,

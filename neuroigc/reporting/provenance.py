@@ -14,7 +14,7 @@ from neuroigc.reporting.numbers import (
 )
 from neuroigc.reporting.study import Study, hash_file
 
-__all__ = ["describe_models", "describe_run", "describe_settings"]
+__all__ = ["describe_files", "describe_models", "describe_run", "describe_settings"]
 
 _COUNTS = {
     "space": "Surface",
@@ -36,12 +36,28 @@ def describe_run(study: Study) -> list[tuple[str, str]]:
         ("Run time before this page", format_duration(summary.get("seconds"))),
         ("Peak memory", format_size(summary.get("peak_rss_mb"))),
         ("Subjects", join_words(study.subjects)),
+        ("Data files", _data_files(study)),
     ]
     counts = summary.get("study", {})
     for key, label in _COUNTS.items():
         if key in counts:
             rows.append((label, _counts(counts[key])))
     return [(str(name), str(text)) for name, text in rows]
+
+
+def _data_files(study):
+    if study.simulated:
+        return "simulated, so that no manifest applies"
+    layout = study.settings.get("data", {}).get("layout")
+    how = f"`neuroigc verify {layout} ROOT` does" if layout else "`neuroigc verify` does"
+    return f"this run did not compare them with the manifest of their release; {how}"
+
+
+def describe_files(study: Study) -> list[tuple[str, str]]:
+    """List the tables and the settings that the page is made from, as (name, SHA-256)."""
+    names = [*study.tables, "summary.json", "study.toml"]
+    paths = [study.folder / name for name in names]
+    return [(path.name, hash_file(path)) for path in paths if path.is_file()]
 
 
 def _counts(value):

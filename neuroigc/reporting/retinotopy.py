@@ -16,7 +16,7 @@ from neuroigc.prf.retinotopy import to_polar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_retinotopy"]
+__all__ = ["OCTAVES", "plot_retinotopy"]
 
 _LABELS = {
     "angle": "polar angle (deg)",
@@ -24,7 +24,7 @@ _LABELS = {
     "size": "size (deg, 1 SD)",
 }
 # Eccentricity is coloured by its logarithm, over so many octaves: the fovea fills half of V1.
-_OCTAVES = 4
+OCTAVES = 4
 
 
 def plot_retinotopy(
@@ -151,7 +151,7 @@ def _look(values: np.ndarray, quantity: str, vmax: float | None) -> dict:
     if quantity == "angle":
         return {"cmap": angle_colormap(), "vmin": 0, "vmax": 360, "period": 360}
     vmax = float(np.nanpercentile(values, 99)) if vmax is None else float(vmax)
-    vmin = vmax / 2**_OCTAVES if quantity == "eccentricity" else 0.0
+    vmin = vmax / 2**OCTAVES if quantity == "eccentricity" else 0.0
     return {"cmap": "viridis", "vmin": vmin, "vmax": vmax, "period": None}
 
 

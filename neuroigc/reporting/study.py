@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from neuroigc._files import read_json, reading
 from neuroigc._validation import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EARLY_AREAS", "ELSEWHERE", "Study", "compact", "hash_file", "read_study"]
+__all__ = [
+    "EARLY_AREAS",
+    "ELSEWHERE",
+    "Study",
+    "compact",
+    "hash_file",
+    "read_attribution",
+    "read_study",
+]
 
 _TABLES = {
     # file: (text columns, number columns)
@@ -32,13 +43,25 @@ _TABLES = {
         ("phantom", "true_x_deg", "true_y_deg", "true_size_deg", "ncsnr", "quality"),
     ),
     "decoding.tsv": (("subject", "output"), ("r", "n_test")),
+    "group.tsv": (
+        ("hemisphere", "atlas", "roi", "output"),
+        ("mean", "sd", "n_subjects", "t", "p", "p_fwe", "p_fdr"),
+    ),
+    "sanity.tsv": (
+        ("subject", "output", "check", "light", "meaning"),
+        ("value", "low", "high", "limit"),
+    ),
 }
 _KEYS = {
     "roi.tsv": ["subject", "hemisphere", "atlas", "roi", "output"],
     "prf.tsv": ["subject", "hemisphere", "vertex"],
     "phantoms.tsv": ["subject", "phantom"],
     "decoding.tsv": ["subject", "output"],
+    "group.tsv": ["hemisphere", "atlas", "roi", "output"],
+    "sanity.tsv": ["subject", "output", "check"],
 }
+# Whose rows belong to subjects, and to subjects only.
+_OF_SUBJECTS = ("roi.tsv", "prf.tsv", "phantoms.tsv", "decoding.tsv")
 _NOT_A_NUMBER = ("", "n/a", "nan", "NaN", "NA")
 # What `neuroigc` fits receptive fields in unless it is told otherwise.
 EARLY_AREAS = ("V1", "V2", "V3", "hV4")
@@ -59,8 +82,8 @@ class Study:
     settings : dict
         ``study.toml`` as run; empty where there is none.
     tables : dict of str to DataFrame
-        ``roi.tsv``, ``prf.tsv``, ``phantoms.tsv`` and ``decoding.tsv``, those that exist; missing
-        numbers are NaN.
+        ``roi.tsv``, ``group.tsv``, ``decoding.tsv``, ``prf.tsv``, ``phantoms.tsv`` and
+        ``sanity.tsv``, those that exist; missing numbers are NaN.
     maps : dict
         (subject, description, statistic), the first two compacted, to
         {"left": path, "right": path}.
@@ -98,7 +121,7 @@ class Study:
         named = self.summary.get("study", {}).get("subjects") or []
         if named:
             return [str(subject) for subject in named]
-        found = [table["subject"] for table in self.tables.values()]
+        found = [self.tables[name]["subject"] for name in _OF_SUBJECTS if name in self.tables]
         return list(dict.fromkeys(subject for column in found for subject in column))
 
     @property
@@ -153,8 +176,25 @@ def read_study(folder: str | Path) -> Study:
         maps=_find_maps(folder),
         labels=_find_labels(folder),
         attributions=_find_attributions(folder),
-        models={path.stem: _read_json(path) for path in models},
+        models={path.stem: read_json(path, "a JSON object", fix=_RERUN) for path in models},
     )
+
+
+def read_attribution(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read arrays of a saved attribution.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or lacks one of them.
+    """
+    # Opened here, because numpy leaves the file open where it is no archive.
+    with (
+        reading(path, "a saved attribution (.npz)", fix=_RERUN),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return {name: arrays[name] for name in names}
 
 
 def compact(name: str) -> str:
@@ -168,22 +208,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(path.name, expected="valid JSON", got=str(error), fix=_RERUN) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            path.name, expected="a JSON object", got=f"a {type(content).__name__}", fix=_RERUN
-        )
-    return content
-
-
 def _read_summary(path: Path) -> dict:
-    summary = _read_json(path)
+    summary = read_json(path, "a JSON object", fix=_RERUN)
     parts = {
         "study": summary.get("study"),
+        "versions": summary.get("versions"),
         "encoding": summary.get("encoding"),
         "prf": summary.get("prf"),
         "decoding": summary.get("decoding"),
@@ -198,7 +227,7 @@ def _read_summary(path: Path) -> dict:
     numbers = {
         f"{name}.{key}": value
         for name, part in parts.items()
-        if name not in ("study", "decoding")
+        if name not in ("study", "versions", "decoding")
         for key, value in (part or {}).items()
     }
     for name, value in numbers.items():

@@ -21,6 +21,7 @@ def summary_sentences(study: Study, tables: list[RoiTable]) -> list[str]:
         *_decoding_sentences(study),
         *(sentence for table in tables if (sentence := _roi_sentence(table))),
         *_prf_sentences(study),
+        *_sanity_sentences(study),
     ]
     return [_keep_together(sentence) for sentence in sentences]
 
@@ -71,8 +72,9 @@ def limitations(study: Study) -> list[tuple[str, str]]:
     texts.append(
         (
             "The model is frozen",
-            "Standard errors reflect the finite number of stimuli under this one fitted model; "
-            "training again with another seed or other data adds variation that they leave out.",
+            "Standard errors, intervals and p-values reflect the finite number of stimuli under "
+            "this one fitted model; training again with another seed or other data adds variation "
+            "that they leave out.",
         )
     )
     if study.simulated:
@@ -96,11 +98,13 @@ def _keep_together(sentence):
 
 
 def _decoding_sentences(study):
-    decoded = {
-        feature_name(name): part.get("r")
-        for name, part in study.summary.get("decoding", {}).items()
-    }
-    decoded = [f"{name} with r = {format_number(r)}" for name, r in decoded.items() if is_known(r)]
+    decoded = []
+    for name, part in study.summary.get("decoding", {}).items():
+        if not is_known(part.get("r")):
+            continue
+        ridge = part.get("ridge_r")
+        beside = f" (ridge regression {format_number(ridge)})" if is_known(ridge) else ""
+        decoded.append(f"{feature_name(name)} with r = {format_number(part['r'])}{beside}")
     if not decoded:
         return []
     n = len(study.subjects)
@@ -168,3 +172,12 @@ def _prf_sentences(study):
         sentence += f"; against the {against}, {join_words(compared)}"
     expected = error_sentence(load_calibrations(study))
     return [*sentences, sentence + ".", *([expected] if expected else [])]
+
+
+def _sanity_sentences(study):
+    table = study.tables.get("sanity.tsv")
+    if table is None or not len(table):
+        return []
+    counts = table["light"].value_counts(sort=False)
+    told = join_words([f"{n} {light}" for light, n in counts.items()])
+    return [f"Sanity checks of the attributions: {told}."]

@@ -4,6 +4,7 @@ from neuroigc.surface.atlas import Atlas, CombinedAtlas, combine
 from neuroigc.surface.atlas_files import load_atlas
 from neuroigc.surface.bids import bids_label, bids_name, write_dataset_description, write_json
 from neuroigc.surface.files import load_mask, read_map
+from neuroigc.surface.interval_plots import plot_roi_intervals
 from neuroigc.surface.maps import SurfaceMap
 from neuroigc.surface.plotting import plot_surface_map, plot_surface_overview
 from neuroigc.surface.readers import read_surface_data, read_surface_labels
@@ -28,6 +29,7 @@ __all__ = [
     "load_mesh",
     "nest",
     "plot_roi_bars",
+    "plot_roi_intervals",
     "plot_surface_map",
     "plot_surface_overview",
     "read_map",

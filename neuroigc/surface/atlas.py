@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroigc._files import make_output_folder
+from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._validation import InputError, check_choice
 from neuroigc.surface.bids import bids_name, write_json
 from neuroigc.surface.files import as_labels, write_label_gifti
@@ -204,7 +204,10 @@ class Atlas(_Areas):
         return Atlas(self.name, labels, self.table)
 
     def to_gifti(self, folder, *, subject=None):
-        """Write one ``dseg.label.gii`` and JSON sidecar per hemisphere; return the paths."""
+        """Write one ``dseg.label.gii`` and JSON sidecar per hemisphere; return the paths.
+
+        The names of the labels are inside, and in the ``dseg.tsv`` that BIDS asks for.
+        """
         space = get_space(self.space)
         folder = make_output_folder(folder, "folder")
         paths = {}
@@ -220,6 +223,10 @@ class Atlas(_Areas):
             sidecar = {"Description": self.name, "Density": space.density_text}
             write_json(folder / f"{stem}.json", sidecar)
             write_label_gifti(paths[hemisphere], labels, self.table, hemisphere, name=self.name)
+        table = bids_name(space=space.name, suffix="dseg.tsv", subject=subject, desc=self.name)
+        with atomic_path(folder / table) as temporary:
+            rows = [f"{key}\t{name}" for key, name in sorted(self.table.items())]
+            temporary.write_text("\n".join(["index\tname", *rows]) + "\n", "utf-8")
         return paths
 
 

@@ -35,19 +35,20 @@ def bids_label(text, argument):
     return label
 
 
-def bids_name(*, hemisphere, space, suffix, subject=None, desc=None, stat=None):
-    """Return the name of one hemisphere's file.
+def bids_name(*, space, suffix, hemisphere=None, subject=None, desc=None, stat=None):
+    """Return the name of a file.
 
     ``sub-01_hemi-L_space-fsaverage_den-10k_desc-contrast_stat-igc_statmap.shape.gii``, for
     example.
 
     Parameters
     ----------
-    hemisphere : {"left", "right"}
     space : str
         See :data:`neuroigc.surface.spaces.SPACES`; gives the entities ``space`` and ``den``.
     suffix : str
         What follows the last underscore, extension included.
+    hemisphere : {"left", "right"}, optional
+        Of one hemisphere's file.
     subject, desc, stat : str, optional
         Labels; "sub-01" and "01" mean the same subject.
     """
@@ -55,7 +56,7 @@ def bids_name(*, hemisphere, space, suffix, subject=None, desc=None, stat=None):
         "sub": None
         if subject is None
         else bids_label(str(subject).removeprefix("sub-"), "subject"),
-        "hemi": _HEMISPHERE[hemisphere],
+        "hemi": None if hemisphere is None else _HEMISPHERE[hemisphere],
         "space": "fsaverage",
         "den": get_space(space).density,
         "desc": None if desc is None else bids_label(desc, "desc"),
@@ -63,6 +64,15 @@ def bids_name(*, hemisphere, space, suffix, subject=None, desc=None, stat=None):
     }
     pairs = [f"{key}-{label}" for key, label in entities.items() if label is not None]
     return "_".join([*pairs, suffix])
+
+
+# What lies in a study beside the files that BIDS has names for.
+_IGNORED = (
+    *("attributions/", "data/", "figures/", "models/", "prepared/", "sanity/"),
+    *("shards/", "stages/", "sums/"),
+    *("/report.html", "/study.toml", "/summary.json"),
+    *("/roi.*", "/group.*", "/decoding.*", "/prf.*", "/phantoms.*", "/sanity.*"),
+)
 
 
 def write_json(path, content):
@@ -79,6 +89,8 @@ def write_json(path, content):
 
 def write_dataset_description(folder, *, name, sources=()):
     """Write ``dataset_description.json``, which makes a folder a BIDS derivative.
+
+    And ``.bidsignore``, which tells validators what else lies in it.
 
     Parameters
     ----------
@@ -103,4 +115,6 @@ def write_dataset_description(folder, *, name, sources=()):
     if sources:
         content["SourceDatasets"] = [{"URL": source} for source in sources]
     write_json(path, content)
+    with atomic_path(path.with_name(".bidsignore")) as temporary:
+        temporary.write_text("\n".join(_IGNORED) + "\n", "utf-8")
     return path

@@ -187,6 +187,36 @@ class SurfaceMap:
         }
         return SurfaceImage(mesh=PolyMesh(**parts), data=dict(self.data))
 
+    @classmethod
+    def from_surface_image(cls, image, **options):
+        """Take over a map from nilearn, whatever mesh it is drawn on.
+
+        Parameters
+        ----------
+        image : nilearn.surface.SurfaceImage
+            Of one map, on both hemispheres of a surface in :data:`neuroigc.surface.SPACES`.
+        **options
+            ``name``, ``units``, ``metadata``.
+
+        Raises
+        ------
+        InputError
+            If it holds several maps, or lies on another surface.
+        """
+        data = {}
+        for hemisphere in HEMISPHERES:
+            values = np.asarray(image.data.parts.get(hemisphere, np.empty((0, 0))))
+            if values.ndim == 2 and values.shape[1] == 1:
+                values = values[:, 0]
+            if values.ndim != 1:
+                raise InputError(
+                    "image",
+                    expected="one map of both hemispheres",
+                    got=f"{values.shape} values in the {hemisphere} one",
+                )
+            data[hemisphere] = values
+        return cls(data, **options)
+
     def nested(self, space):
         """Return the map on a coarser surface, at the vertices that it shares with this one."""
         data = {hemisphere: nest(v, self.space, space) for hemisphere, v in self.data.items()}

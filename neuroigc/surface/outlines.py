@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-__all__ = ["boundary_lines", "label_position", "visible_parts"]
+__all__ = ["boundary_lines", "draw_outlines", "label_position", "visible_parts", "write_names"]
 
 
 def boundary_lines(labels, coordinates, faces, *, smoothing=3):
@@ -131,3 +131,46 @@ def label_position(members, others, placed, width, height):
     # Among equals, the one in the middle.
     off_centre = np.linalg.norm(members - np.median(members, axis=0), axis=1)
     return members[np.argmax(score - 0.02 * off_centre / height)]
+
+
+def draw_outlines(ax, canvas, atlas, hemisphere, points, facing, faces):
+    """Draw the borders of an atlas where the canvas of a view shows them."""
+    from matplotlib.collections import LineCollection
+
+    # Close to the rim, where the surface turns away, lines would only crowd.
+    traced = [
+        line
+        for layer in atlas.layers
+        for line in boundary_lines(layer.labels[hemisphere], np.c_[points, facing], faces)
+    ]
+    parts = [
+        part[:, :2]
+        for line in traced
+        for part in visible_parts(line, canvas.shows(line) & (line[:, 3] > 0.12))
+    ]
+    ax.add_collection(
+        LineCollection(parts, colors="black", linewidths=0.7, capstyle="round", zorder=2)
+    )
+
+
+def write_names(ax, canvas, atlas, names, hemisphere, points, seen):
+    """Write these names of an atlas, each inside its area and clear of the others."""
+    from matplotlib.patheffects import withStroke
+
+    left, right, bottom, top = canvas.window
+    height = 0.055 * max(right - left, top - bottom)  # of 6 points in a panel of 2.4 inches
+    members, widths = {}, {}
+    for name in names:
+        widths[name] = 0.35 * height * (len(name) + 1)
+        # So far from the border of the picture that a name of this length is not cut.
+        room = canvas.contains(points, max(widths[name], height) / 2)
+        members[name] = seen & room & atlas.mask(name, hemisphere)
+    placed = []
+    for name, member in sorted(members.items(), key=lambda item: item[1].sum()):
+        if not member.any():
+            continue
+        others = np.concatenate([points[seen & ~member, :2], canvas.outside()])
+        at = label_position(points[member, :2], others, placed, widths[name], height)
+        placed.append((at, widths[name]))
+        halo = withStroke(linewidth=1.5, foreground="white")
+        ax.text(*at, name, fontsize=6, ha="center", va="center", zorder=3, path_effects=[halo])

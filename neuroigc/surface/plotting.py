@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from neuroigc._validation import InputError, check_choice
-from neuroigc.surface.outlines import boundary_lines, label_position, visible_parts
+from neuroigc.surface.outlines import draw_outlines, write_names
 from neuroigc.surface.rendering import normals, project, render, window_around
 from neuroigc.surface.spaces import HEMISPHERES, load_background, load_mesh, mesh_at_hand
 
@@ -28,6 +28,8 @@ def plot_surface_map(
     vmin=None,
     vmax=None,
     period=None,
+    evidence=None,
+    opaque_at=2.0,
     colorbar=True,
     label=None,
     title=None,
@@ -60,6 +62,11 @@ def plot_surface_map(
         of both hemispheres, ``vmin`` is ``-vmax``, so that white is zero.
     period : float, optional
         Of cyclic values, 360 for angles in degrees: interpolates around the circle.
+    evidence : SurfaceMap, optional
+        On the map's surface: z, say. Colours are as opaque as the square of its size, in parts of
+        ``opaque_at``, so that what is certain stands out and nothing is cut away.
+    opaque_at : float
+        Evidence from which colours are opaque; 2 is about p = 0.05 for z.
     colorbar : bool
         Draw one beside the panel.
     label : str, optional
@@ -76,7 +83,7 @@ def plot_surface_map(
     Raises
     ------
     InputError
-        If an atlas lies on another surface, or an option is unknown.
+        If an atlas or the evidence lies on another surface, or an option is unknown.
 
     Notes
     -----
@@ -86,10 +93,11 @@ def plot_surface_map(
     from matplotlib.figure import Figure
 
     check_choice("hemisphere", hemisphere, HEMISPHERES)
-    if outlines is not None and outlines.space != surface_map.space:
-        raise InputError(
-            "outlines", expected=f"an atlas on {surface_map.space}", got=f"one on {outlines.space}"
-        )
+    for name, other in (("outlines", outlines), ("evidence", evidence)):
+        if other is not None and other.space != surface_map.space:
+            raise InputError(name, expected=f"one on {surface_map.space}", got=other.space)
+    if not opaque_at > 0:
+        raise InputError("opaque_at", expected="a positive number", got=repr(opaque_at))
     colors = _color_scale(surface_map, cmap, vmin, vmax)
     space = mesh_at_hand(surface_map.space)
     values = surface_map.nested(space).data[hemisphere]
@@ -103,7 +111,15 @@ def plot_surface_map(
     canvas, facing, background = _scene(space, mesh, hemisphere, view, tuple(window))
     picture = background.copy()
     shown, interpolated = _interpolate(canvas, faces, values, period)
-    picture[shown] = colors.to_rgba(interpolated)
+    rgba = colors.to_rgba(interpolated)
+    if evidence is not None:
+        # What has no evidence is transparent.
+        strength = np.nan_to_num(evidence.nested(space).data[hemisphere] / opaque_at)
+        strength = np.where(np.isnan(values), np.nan, strength)
+        interpolated = _interpolate(canvas, faces, strength, None)[1]
+        opacity = np.clip(interpolated**2, 0, 1)[:, None]
+        rgba = opacity * rgba + (1 - opacity) * background[shown]
+    picture[shown] = rgba
 
     if ax is None:
         height, width = canvas.face.shape
@@ -112,10 +128,10 @@ def plot_surface_map(
     ax.imshow(picture, extent=window, interpolation="antialiased", zorder=1)
     if outlines is not None:
         on_space = outlines.nested(space)
-        _draw_outlines(ax, canvas, on_space, hemisphere, points, facing, faces)
+        draw_outlines(ax, canvas, on_space, hemisphere, points, facing, faces)
         names = outlines.names if outline_names is True else outline_names or []
         seen = on_mesh & (facing > 0.3) & canvas.shows(points)
-        _write_names(ax, canvas, on_space, names, hemisphere, points, seen)
+        write_names(ax, canvas, on_space, names, hemisphere, points, seen)
     ax.set(xlim=window[:2], ylim=window[2:], aspect="equal")
     ax.set_axis_off()
     if title:
@@ -160,6 +176,8 @@ def plot_surface_overview(
     vmin=None,
     vmax=None,
     period=None,
+    evidence=None,
+    opaque_at=2.0,
     label=None,
     title=None,
 ):
@@ -169,7 +187,7 @@ def plot_surface_overview(
     ----------
     surface_map : SurfaceMap
         What to draw.
-    outlines, outline_names, cmap, vmin, vmax, period, label, title
+    outlines, outline_names, cmap, vmin, vmax, period, evidence, opaque_at, label, title
         As in :func:`plot_surface_map`; one colour bar serves all panels. Names are written on
         the flat maps.
 
@@ -207,6 +225,8 @@ def plot_surface_overview(
                 vmin=colors.norm.vmin,
                 vmax=colors.norm.vmax,
                 period=period,
+                evidence=evidence,
+                opaque_at=opaque_at,
                 colorbar=False,
                 title=f"{hemisphere}, {view}",
                 ax=ax,
@@ -300,44 +320,3 @@ def _interpolate(canvas, faces, values, period):
         return shown, (weights * filled[corners]).sum(axis=-1) / weights.sum(axis=-1)
     turns = np.exp(2j * np.pi * filled / period)
     return shown, np.angle((weights * turns[corners]).sum(axis=-1)) / (2 * np.pi) % 1 * period
-
-
-def _draw_outlines(ax, canvas, atlas, hemisphere, points, facing, faces):
-    from matplotlib.collections import LineCollection
-
-    # Close to the rim, where the surface turns away, lines would only crowd.
-    traced = [
-        line
-        for layer in atlas.layers
-        for line in boundary_lines(layer.labels[hemisphere], np.c_[points, facing], faces)
-    ]
-    parts = [
-        part[:, :2]
-        for line in traced
-        for part in visible_parts(line, canvas.shows(line) & (line[:, 3] > 0.12))
-    ]
-    ax.add_collection(
-        LineCollection(parts, colors="black", linewidths=0.7, capstyle="round", zorder=2)
-    )
-
-
-def _write_names(ax, canvas, atlas, names, hemisphere, points, seen):
-    from matplotlib.patheffects import withStroke
-
-    left, right, bottom, top = canvas.window
-    height = 0.055 * max(right - left, top - bottom)  # of 6 points in a panel of 2.4 inches
-    members, widths = {}, {}
-    for name in names:
-        widths[name] = 0.35 * height * (len(name) + 1)
-        # So far from the border of the picture that a name of this length is not cut.
-        room = canvas.contains(points, max(widths[name], height) / 2)
-        members[name] = seen & room & atlas.mask(name, hemisphere)
-    placed = []
-    for name, member in sorted(members.items(), key=lambda item: item[1].sum()):
-        if not member.any():
-            continue
-        others = np.concatenate([points[seen & ~member, :2], canvas.outside()])
-        at = label_position(points[member, :2], others, placed, widths[name], height)
-        placed.append((at, widths[name]))
-        halo = withStroke(linewidth=1.5, foreground="white")
-        ax.text(*at, name, fontsize=6, ha="center", va="center", zorder=3, path_effects=[halo])
