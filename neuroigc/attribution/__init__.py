@@ -10,6 +10,8 @@ from neuroigc.attribution.baselines import (
     SampledBaseline,
     ZeroBaseline,
 )
+from neuroigc.attribution.blur import BlurIGResult, blur_integrated_gradients
+from neuroigc.attribution.blur_correlation import BlurIGCResult, blur_correlation
 from neuroigc.attribution.contrasts import (
     GroupContrasts,
     contrast_groups,
@@ -22,10 +24,13 @@ from neuroigc.attribution.gradient_times_input import gradient_times_input
 from neuroigc.attribution.igc import attribute_shard, integrated_gradient_correlation
 from neuroigc.attribution.integrated_gradients import integrated_gradients
 from neuroigc.attribution.results import IGCResult, IGResult
+from neuroigc.attribution.scale_space import band_frequencies
 from neuroigc.attribution.totals import merge_shards
 from neuroigc.attribution.windowed import window_correlation
 
 __all__ = [
+    "BlurIGCResult",
+    "BlurIGResult",
     "Factors",
     "GivenBaseline",
     "GroupContrasts",
@@ -36,6 +41,9 @@ __all__ = [
     "SampledBaseline",
     "ZeroBaseline",
     "attribute_shard",
+    "band_frequencies",
+    "blur_correlation",
+    "blur_integrated_gradients",
     "contrast_groups",
     "expected_gradients",
     "factorise",
