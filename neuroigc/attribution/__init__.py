@@ -12,6 +12,7 @@ from neuroigc.attribution.baselines import (
 )
 from neuroigc.attribution.blur import BlurIGResult, blur_integrated_gradients
 from neuroigc.attribution.blur_correlation import BlurIGCResult, blur_correlation
+from neuroigc.attribution.conductance import LayerIGResult, layer_integrated_gradients
 from neuroigc.attribution.contrasts import (
     GroupContrasts,
     contrast_groups,
@@ -23,6 +24,7 @@ from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.gradient_times_input import gradient_times_input
 from neuroigc.attribution.igc import attribute_shard, integrated_gradient_correlation
 from neuroigc.attribution.integrated_gradients import integrated_gradients
+from neuroigc.attribution.layers import LayerIGCResult, layer_correlation
 from neuroigc.attribution.results import IGCResult, IGResult
 from neuroigc.attribution.scale_space import band_frequencies
 from neuroigc.attribution.totals import merge_shards
@@ -36,6 +38,8 @@ __all__ = [
     "GroupContrasts",
     "IGCResult",
     "IGResult",
+    "LayerIGCResult",
+    "LayerIGResult",
     "MeanBaseline",
     "PairedBaseline",
     "SampledBaseline",
@@ -51,6 +55,8 @@ __all__ = [
     "group_difference",
     "integrated_gradient_correlation",
     "integrated_gradients",
+    "layer_correlation",
+    "layer_integrated_gradients",
     "merge_shards",
     "output_difference",
     "window_correlation",

@@ -35,7 +35,14 @@ from neuroigc.attribution.samples import (
     run_model,
 )
 
-__all__ = ["Opened", "Paths", "attribute_samples", "open_samples"]
+__all__ = [
+    "Opened",
+    "Paths",
+    "attribute_samples",
+    "baseline_predictions",
+    "open_samples",
+    "refuse_paired",
+]
 
 # Numbers held at once in one array.
 CHUNK_NUMBERS = 2**23
@@ -149,7 +156,7 @@ def attribute_samples(
         If data, model and options do not fit each other.
     """
     check_module(model)
-    _refuse_paired(baseline)
+    refuse_paired(baseline)
     n_rows, seed = check_count("batch_size", batch_size), check_count("seed", seed, 0)
     place = choose_device(device, model)
     with torch.inference_mode(False), borrow(model, place) as borrowed:
@@ -159,7 +166,7 @@ def attribute_samples(
         bank = baseline_bank(baseline, samples, seed)
         if bank is None:
             raise RuntimeError("paired baselines have no bank")
-        starts = _baseline_predictions(factors, bank, shown, n, n_rows)
+        starts = baseline_predictions(factors, bank, shown, n, n_rows)
         attributor = _Attributor(factors, choose_paths(bank), len(chosen), n_rows)
         kind = samples.rows(slice(0, 1)).cpu().numpy().dtype
         maps = np.empty((n, len(chosen), samples.n_inputs), kind)
@@ -196,7 +203,8 @@ def attribute_samples(
     )
 
 
-def _refuse_paired(baseline: Baseline) -> None:
+def refuse_paired(baseline: Baseline) -> None:
+    """Raise unless the baseline is one that a single sample has."""
     if isinstance(check_baseline(baseline), PairedBaseline):
         raise InputError(
             "baseline",
@@ -206,7 +214,7 @@ def _refuse_paired(baseline: Baseline) -> None:
         )
 
 
-def _baseline_predictions(
+def baseline_predictions(
     factors: Factors, bank: Tensor, conditions: Tensor | None, n: int, n_rows: int
 ) -> Tensor:
     """Return the mean prediction over the bank, in each sample's condition, as float64."""
