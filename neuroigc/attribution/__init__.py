@@ -21,12 +21,20 @@ from neuroigc.attribution.contrasts import (
 )
 from neuroigc.attribution.expected_gradients import expected_gradients
 from neuroigc.attribution.factorisation import Factors, factorise
+from neuroigc.attribution.faithfulness import (
+    PerturbationCurve,
+    compare_maps,
+    perturbation_curve,
+)
 from neuroigc.attribution.gradient_times_input import gradient_times_input
 from neuroigc.attribution.igc import attribute_shard, integrated_gradient_correlation
 from neuroigc.attribution.integrated_gradients import integrated_gradients
 from neuroigc.attribution.layers import LayerIGCResult, layer_correlation
+from neuroigc.attribution.localisation import localisation, map_agreement, region_correlation
 from neuroigc.attribution.results import IGCResult, IGResult
+from neuroigc.attribution.retraining import remove_and_retrain
 from neuroigc.attribution.scale_space import band_frequencies
+from neuroigc.attribution.sensitivity import sensitivity_n
 from neuroigc.attribution.totals import merge_shards
 from neuroigc.attribution.windowed import window_correlation
 
@@ -42,12 +50,14 @@ __all__ = [
     "LayerIGResult",
     "MeanBaseline",
     "PairedBaseline",
+    "PerturbationCurve",
     "SampledBaseline",
     "ZeroBaseline",
     "attribute_shard",
     "band_frequencies",
     "blur_correlation",
     "blur_integrated_gradients",
+    "compare_maps",
     "contrast_groups",
     "expected_gradients",
     "factorise",
@@ -57,7 +67,13 @@ __all__ = [
     "integrated_gradients",
     "layer_correlation",
     "layer_integrated_gradients",
+    "localisation",
+    "map_agreement",
     "merge_shards",
     "output_difference",
+    "perturbation_curve",
+    "region_correlation",
+    "remove_and_retrain",
+    "sensitivity_n",
     "window_correlation",
 ]
