@@ -95,14 +95,15 @@ for ax, values, units, regions, feature in zip(
     marks = [f"{name}\n{value:.2f}" for name, value in zip(names, regions, strict=True)]
     ax.set_xticks(range(len(names)), marks, fontsize=8)
     ax.set_yticks(range(n_units), [f"{value:.2f}" for value in units[order]], fontsize=7)
-    ax.set_title(f"{feature}, r = {values.sum():.2f}", fontsize=10)
+    ax.set_title(f"{feature}, sum {values.sum():.2f}", fontsize=10)
 axes[0].set_ylabel("hidden units, in the order of contrast, with their sums")
 figure.colorbar(drawn, ax=axes, shrink=0.7, label="IGC of a unit for an area")
 finish(figure, "layers_units_by_area")
 
 # %% [markdown]
-# Both features are read from the same units, in different proportions. Are the units that serve
-# one feature the units that serve the other? And does the next layer down tell the same?
+# Each row is a unit, and the same one on both sides: contrast comes from V1 and the areas around
+# it, the slope from elsewhere, and most units serve one of them more than the other. And what do
+# the other layers add up to?
 
 # %%
 shared = float(np.corrcoef(found.attributions)[0, 1])
@@ -122,8 +123,9 @@ layer_gap = float(max(np.abs(value - sums["stem"]).max() for value in sums.value
 #
 # A map says what the model uses. Take away what it points at: replace whole areas by their means
 # in all samples, and read the same decoder again. `deletion` is the area under the curve of what
-# is left, most important area first (small is good); `least_first` begins at the other end, and
-# `sensitivity` correlates what random sets of areas are worth by the map with what they cost.
+# is left, most important area first (small is good); `insertion` puts areas back in that order
+# (large is good); `sensitivity` correlates what random sets of areas are worth by the map with
+# what they cost.
 
 # %%
 igc = integrated_gradient_correlation(decoder.module_, x, y, tolerance=0.1)

@@ -193,10 +193,10 @@ def compare_maps(
     Returns
     -------
     list of dict
-        One row for each map, for `pandas.DataFrame`: method; deletion (area, most relevant first;
-        small is good), insertion (large is good), least_first (deletion, least relevant first;
-        large is good), each averaged over samples where there are no targets; sensitivity (mean
-        over sizes and samples; 1 is best).
+        One row for each map, for `pandas.DataFrame`: method; deletion (area under the curve,
+        largest values first; small is good) and insertion (large is good; the same as deletion of
+        the smallest values first), each averaged over samples where there are no targets;
+        sensitivity (mean over sizes and samples; 1 is best).
 
     Raises
     ------
@@ -217,14 +217,10 @@ def compare_maps(
         drops = Drops(perturbed, elements, set_sizes(sizes, len(elements)), n_sets, seed, progress)
 
         def measure(values: NDArray[np.float64]) -> dict[str, float]:
-            most, least = (np.argsort(v, axis=1, kind="stable") for v in (-values, values))
+            order = np.argsort(-values, axis=1, kind="stable")
             areas = {
-                name: float(_curve(perturbed, elements, order, mode, n_points).area.mean())
-                for name, order, mode in (
-                    ("deletion", most, "deletion"),
-                    ("insertion", most, "insertion"),
-                    ("least_first", least, "deletion"),
-                )
+                mode: float(_curve(perturbed, elements, order, mode, n_points).area.mean())
+                for mode in ("deletion", "insertion")
             }
             known = drops.correlate(values)
             known = known[np.isfinite(known)]
