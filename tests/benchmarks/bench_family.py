@@ -24,6 +24,7 @@ from neuroigc.attribution import (
     compare_maps,
     gradient_times_input,
     integrated_gradient_correlation,
+    integrated_gradients,
     layer_correlation,
     layer_integrated_gradients,
 )
@@ -242,6 +243,25 @@ def faithful():
         for row in table:
             told = {k: round(v, 3) for k, v in row.items() if k != "method"}
             rows[f"{level}, {row['method']}"] = told
+    # The baselines of the Blur IG paper's Table 1, for single images.
+    some, (dark, light) = images[:30], (images.min(), images.max())
+    black, white = (np.full((SIDE, SIDE), v, np.float32) for v in (dark, light))
+    banks = {
+        "black": black,
+        "white": white,
+        "black + white": np.stack([black, white]),
+        "random-4": rng.uniform(dark, light, (4, SIDE, SIDE)).astype(np.float32),
+    }
+    single = {
+        f"IG ({name})": integrated_gradients(
+            model, some, baseline=GivenBaseline(bank), n_steps=20
+        ).attributions[:, 0]
+        for name, bank in banks.items()
+    }
+    single["blur IG"] = blur_integrated_gradients(model, some).attributions[:, 0]
+    for row in compare_maps(model, some, single, n_sets=50):
+        told = {k: round(v, 3) for k, v in row.items() if k != "method"}
+        rows[f"single images, {row['method']}"] = told
     return rows
 
 
