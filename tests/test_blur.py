@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from attribution_models import cnn, mlp, predict, shake
+from attribution_models import Conditioned, cnn, mlp, predict, shake
 from torch import nn
 
 from neuroigc._validation import InputError
@@ -103,6 +103,22 @@ def test_signals_of_one_dimension(rng):
     doubled = np.stack([signals, signals], 1)
     images = blur_integrated_gradients(layers, doubled, n_points=20, scales=result.scales.tolist())
     np.testing.assert_allclose(images.attributions[:, :, 0], result.attributions, atol=1e-9)
+
+
+def test_conditions_are_repeated_for_every_scale(rng):
+    class Images(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Conditioned(n_inputs=16)
+
+        def forward(self, x, conditions):
+            return self.inner(x.flatten(1), conditions)
+
+    model, x = shake(Images()).double(), rng.standard_normal((6, 4, 4))
+    conditions = np.arange(6) % 3
+    found = blur_integrated_gradients(model, x, conditions=conditions, n_points=20)
+    assert np.abs(found.completeness_gap).max() < 1e-6
+    np.testing.assert_allclose(found.predictions, predict(model, x, conditions), atol=1e-12)
 
 
 def test_many_outputs_are_read_from_latents(images):

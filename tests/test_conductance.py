@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import cnn, mlp, predict, shake
+from attribution_models import Conditioned, cnn, mlp, predict, shake
 from captum.attr import LayerConductance, LayerIntegratedGradients, NeuronConductance
 from module_zoo import ResidualMLP
 from torch import nn
@@ -171,6 +171,19 @@ def test_targeted_units_add_up(model, images):
     whole = integrated_gradients(model, images, baseline=MeanBaseline(), n_steps=12).attributions
     left = whole.reshape(3, 3, -1)[..., regions["left"]].sum(2)
     np.testing.assert_allclose(found.region_values[:, :, 0], left, atol=1e-12)
+
+
+def test_conditions_are_fed_and_baselines_have_them_too(rng):
+    model, x = shake(Conditioned()).double(), rng.standard_normal((6, 5))
+    conditions = np.arange(6) % 3
+    found = layer_integrated_gradients(
+        model, x, layer="first", baseline=ZeroBaseline(), conditions=conditions, n_steps=30
+    )
+    start = predict(model, np.zeros((6, 5)), conditions)
+    np.testing.assert_allclose(found.baseline_predictions, start, atol=1e-12)
+    np.testing.assert_allclose(
+        found.attributions.sum(2), predict(model, x, conditions) - start, atol=1e-7
+    )
 
 
 def test_what_passes_by_is_the_remainder(rng):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import mlp, predict
+from attribution_models import Conditioned, mlp, predict, shake
 
 from neuroigc._validation import InputError
 from neuroigc.attribution import GivenBaseline, MeanBaseline, SampledBaseline
@@ -26,6 +26,15 @@ def test_reads_predictions_of_what_is_mixed(rng, own):
     with opened(model, x, replacement=replacement) as perturbed:
         found = perturbed.read(torch.from_numpy(keep)).numpy()
     np.testing.assert_allclose(found, predict(model, np.where(keep, x, other))[:, 1], atol=1e-12)
+
+
+def test_conditions_stay_with_their_samples(rng):
+    model, x = shake(Conditioned()).double(), rng.standard_normal((7, 5))
+    conditions, keep = np.arange(7) % 3, rng.random((1, 5)) < 0.5
+    with opened(model, x, conditions=conditions) as perturbed:
+        found = perturbed.read(torch.from_numpy(keep)).numpy()
+    mixed = np.where(keep, x, x.mean(0))
+    np.testing.assert_allclose(found, predict(model, mixed, conditions)[:, 1], atol=1e-12)
 
 
 def test_several_replacements_are_averaged(rng):
