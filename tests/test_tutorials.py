@@ -118,6 +118,26 @@ def test_more_images_make_better_receptive_fields(results):
 
 
 @pytest.mark.slow
+def test_spatial_frequency_and_place_come_out_of_one_encoder(results):
+    found = results("plot_spatial_frequency")
+    assert found["r_frequency"] >= 0.85  # the short version has 20 vertices and 800 images
+    assert found["median_distance"] <= 0.4
+    assert found["largest_gap"] <= 0.01
+
+
+@pytest.mark.slow
+def test_units_and_areas_add_up(results):
+    found = results("plot_layers_and_neurons")
+    assert found["lowest_r"] >= 0.4  # the short version has 400 images to learn from
+    assert found["unit_gap"] <= 1e-6
+    assert found["area_gap"] <= 1e-6
+    assert found["layer_gap"] <= 1e-4
+    assert found["largest_gap"] <= 0.05  # of 8 pairs a sample
+    assert found["faithful"]
+    assert found["sensitivity"] >= 0.9
+
+
+@pytest.mark.slow
 def test_any_torch_model_is_attributed_and_noise_refused(results):
     found = results("plot_any_torch_model")
     assert found["r"] >= 0.65

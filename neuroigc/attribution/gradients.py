@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from neuroigc._devices import check_device, fast_products
 from neuroigc._validation import InputError
 
-__all__ = ["borrow", "check_module", "choose_device", "gradients", "remembered_slopes"]
+__all__ = [
+    "borrow",
+    "check_module",
+    "choose_device",
+    "gradients",
+    "remembered_slopes",
+    "unwrapped",
+]
 
 
 def check_module(model: object) -> None:
@@ -55,7 +62,7 @@ def borrow(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     no bfloat16 and sums over samples need the digits. Compiled models run uncompiled, and
     recurrent layers without cuDNN, as long as they are borrowed.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     half = any(t.dtype in _HALF for t in _tensors(model))
     if half or any(t.device != device for t in _tensors(model)):
         model = _copied(model, device, single=half)
@@ -97,7 +104,7 @@ def _tensors(module: nn.Module, recurse: bool = True) -> Iterator[Tensor]:
     return chain(module.parameters(recurse), module.buffers(recurse))
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """Return the module inside wrappers that only choose how or where it runs."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -35,7 +35,14 @@ from neuroigc.attribution.samples import (
     run_model,
 )
 
-__all__ = ["Paths", "attribute_samples", "refuse_paired"]
+__all__ = [
+    "Opened",
+    "Paths",
+    "attribute_samples",
+    "baseline_predictions",
+    "open_samples",
+    "refuse_paired",
+]
 
 # Numbers held at once in one array.
 CHUNK_NUMBERS = 2**23
@@ -68,6 +75,49 @@ class Paths:
     weights: NDArray[np.float64]
     draw: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float64]]]
     is_random: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Single samples and a model, checked.
+
+    Attributes
+    ----------
+    samples : Samples
+    conditions : Tensor of shape (n_samples, ...) or None
+    chosen : array of shape (n_outputs,)
+        The chosen columns of the model's outputs.
+    factors : Factors
+        Of these.
+    """
+
+    samples: Samples
+    conditions: Tensor | None
+    chosen: NDArray[np.int64]
+    factors: Factors
+
+
+def open_samples(
+    borrowed: nn.Module, place: torch.device, inputs: Any, *, conditions: Any, outputs: Any
+) -> Opened:
+    """Check samples and a borrowed model, and take the model apart.
+
+    Raises
+    ------
+    InputError
+        If there is no sample, one is not finite, or they are not what the model takes.
+    """
+    samples = Samples(inputs, place, choose_dtype(borrowed, inputs))
+    if check_same_length(inputs=samples, conditions=conditions) == 0:
+        raise InputError("inputs", expected="at least one sample", got="0")
+    for part in samples.chunks():
+        check_finite(samples, samples.rows(part))
+    shown = condition_tensor(conditions, samples)
+    example = samples.rows(slice(0, 4)).reshape(-1, *samples.shape)
+    beside = None if shown is None else shown[:4]
+    chosen = check_outputs(outputs, run_model(borrowed, example, beside).shape[1])
+    factors = factorise(borrowed, example, beside).select(torch.from_numpy(chosen).to(place))
+    return Opened(samples, shown, chosen, factors)
 
 
 def attribute_samples(
@@ -110,23 +160,15 @@ def attribute_samples(
     n_rows, seed = check_count("batch_size", batch_size), check_count("seed", seed, 0)
     place = choose_device(device, model)
     with torch.inference_mode(False), borrow(model, place) as borrowed:
-        samples = Samples(inputs, place, choose_dtype(borrowed, inputs))
-        n = check_same_length(inputs=samples, conditions=conditions)
-        if n == 0:
-            raise InputError("inputs", expected="at least one sample", got="0")
-        for part in samples.chunks():
-            check_finite(samples, samples.rows(part))
-        shown = condition_tensor(conditions, samples)
-        example = samples.rows(slice(0, 4)).reshape(-1, *samples.shape)
-        beside = None if shown is None else shown[:4]
-        chosen = check_outputs(outputs, run_model(borrowed, example, beside).shape[1])
-        factors = factorise(borrowed, example, beside).select(torch.from_numpy(chosen).to(place))
+        opened = open_samples(borrowed, place, inputs, conditions=conditions, outputs=outputs)
+        samples, shown, chosen = opened.samples, opened.conditions, opened.chosen
+        factors, n = opened.factors, len(samples)
         bank = baseline_bank(baseline, samples, seed)
         if bank is None:
             raise RuntimeError("paired baselines have no bank")
-        starts = _baseline_predictions(factors, bank, shown, n, n_rows)
+        starts = baseline_predictions(factors, bank, shown, n, n_rows)
         attributor = _Attributor(factors, choose_paths(bank), len(chosen), n_rows)
-        kind = example.cpu().numpy().dtype
+        kind = samples.rows(slice(0, 1)).cpu().numpy().dtype
         maps = np.empty((n, len(chosen), samples.n_inputs), kind)
         errors = np.empty_like(maps) if attributor.paths.is_random else None
         predictions = np.empty((n, len(chosen)), kind)
@@ -162,7 +204,7 @@ def attribute_samples(
 
 
 def refuse_paired(baseline: Baseline) -> None:
-    """Raise for baselines that a single sample cannot have."""
+    """Raise unless the baseline is one that a single sample has."""
     if isinstance(check_baseline(baseline), PairedBaseline):
         raise InputError(
             "baseline",
@@ -172,7 +214,7 @@ def refuse_paired(baseline: Baseline) -> None:
         )
 
 
-def _baseline_predictions(
+def baseline_predictions(
     factors: Factors, bank: Tensor, conditions: Tensor | None, n: int, n_rows: int
 ) -> Tensor:
     """Return the mean prediction over the bank, in each sample's condition, as float64."""
