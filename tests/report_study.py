@@ -265,6 +265,7 @@ def _write_encoding(folder, encoded, areas, rng, *, known, calibrated):
     return {
         "encoding": {
             "median_r": float(table["encoder_r"].median()),
+            "median_ridge_r": float(table["ridge_r"].median()),
             "median_noise_ceiling_r": float(table["noise_ceiling_r"].median()),
         },
         "prf": {
@@ -322,6 +323,7 @@ def _receptive_fields(subject, side, vertices, labels, rng):
             "r2": np.clip(rng.normal(0.7, 0.12, n), 0, 1),
             "status": np.where(rng.random(n) < 0.95, "ok", "at_bound"),
             "encoder_r": reached,
+            "ridge_r": 0.8 * reached,
             "noise_ceiling_r": ceiling,
             "true_x_deg": x,
             "true_y_deg": y,

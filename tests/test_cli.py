@@ -122,7 +122,7 @@ def test_summary_has_its_keys(done):
         assert {"r", "ridge_r", "completeness_gap", "numerical_error", "n_gradients"} == set(
             summary["decoding"][feature]
         )
-    names = {"median_r", "median_noise_ceiling_r", "median_normalised_r"}
+    names = {"median_r", "median_ridge_r", "median_noise_ceiling_r", "median_normalised_r"}
     assert names <= set(summary["encoding"])
     assert {"n_vertices", "median_centre_error_deg", "r_eccentricity", "r_angle", "r_size"} <= set(
         summary["prf"]

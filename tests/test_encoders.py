@@ -136,6 +136,36 @@ def test_accuracy_is_that_of_held_out_responses(whole):
     np.testing.assert_allclose(table["noise_ceiling_r"] ** 2, ceiling, rtol=1e-4)
 
 
+def test_ridge_regression_of_local_contrast_stands_beside_the_encoder(whole):
+    from sklearn.linear_model import RidgeCV
+
+    def contrast(images):
+        # Images of 24 pixels have 8 tiles of 3 along a side; luminance is the value squared.
+        scale = 255 if images.dtype == np.uint8 else 1
+        tiles = ((images / scale) ** 2).reshape(len(images), 8, 3, 8, 3)
+        return np.minimum(2 * tiles.std((2, 4)), 1).reshape(len(images), -1)
+
+    train, test = (encoding_samples(whole, "01", held_out=held) for held in (False, True))
+    x = contrast(train.images)
+    alphas = np.logspace(-4, 4, 17) * x.var(0).mean() * len(x)
+    model = RidgeCV(alphas, cv=5, alpha_per_target=False)
+    r = []
+    for v in range(train.responses.shape[1]):
+        predicted = model.fit(x, train.responses[:, v]).predict(contrast(test.images))
+        r.append(np.corrcoef(predicted, test.responses[:, v])[0, 1])
+    found = read(whole)["ridge_r"]
+    assert np.median(np.abs(found - r)) < 0.01
+    assert np.corrcoef(found, r)[0, 1] > 0.98
+
+
+def test_ridge_regression_is_left_out_on_demand(whole):
+    without = changed(whole, ridge=False)
+    write_prfs(without)
+    assert "ridge_r" not in read(without)
+    write_prfs(whole)
+    assert "ridge_r" in read(whole)
+
+
 def test_fields_are_what_the_table_of_phantoms_makes_of_the_maps(whole):
     table, phantoms = read(whole), read(whole, "phantoms.tsv")
     assert phantoms["phantom"].tolist() == list(range(60))

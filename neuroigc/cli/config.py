@@ -86,7 +86,8 @@ class EncodingConfig:
     so that maps are wide and sizes are not calibrated; ``pool``, ``tolerance`` and
     ``max_gradients`` are its alone. Vertices outside of ``rois`` are encoded with ``elsewhere``.
     ``references`` is a folder of maps of ``reference_kind`` ("nsd" or "benson") to compare with
-    within ``within_deg``; {subject} in it stands for subj01.
+    within ``within_deg``; {subject} in it stands for subj01. With ``ridge`` a linear model of local
+    contrast is scored beside the network.
     """
 
     subjects: tuple[str, ...] = ()
@@ -98,6 +99,7 @@ class EncodingConfig:
     references: str | None = None
     reference_kind: str = "nsd"
     within_deg: float | None = None
+    ridge: bool = True
     pool: int = 2
     tolerance: float = 0.05
     max_gradients: int | None = 8

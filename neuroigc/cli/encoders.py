@@ -17,10 +17,21 @@ from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 from neuroigc.cli.study_data import encoding_images, encoding_samples
 
-__all__ = ["Fitted", "fit_fields", "has_windows", "map_fields", "save_maps", "train_encoder"]
+__all__ = [
+    "Fitted",
+    "fit_fields",
+    "has_windows",
+    "map_fields",
+    "ridge_correlation",
+    "save_maps",
+    "train_encoder",
+]
 
 # Maps of more images than these are hardly better.
 MOST_MAPPED = 4_000
+# Tiles along a side of the contrast maps that ridge regression predicts responses from, at most,
+# and pixels along a tile's, at least.
+RIDGE_TILES, TILE_PIXELS = 16, 3
 # Signal-to-noise ratios of the phantoms where a release does not tell the vertices': vertices
 # are then likened to phantoms that are predicted as well.
 USUAL_NCSNR = np.geomspace(0.15, 1.5, 64)
@@ -133,6 +144,27 @@ def fit_fields(folder, subject: str, samples, maps) -> Fitted:
         return _fit_windows(folder, subject, samples, maps)
     fitted = fit_prf(maps.attributions, extent_deg=folder.config.data.extent_deg)
     return Fitted(fitted, maps.correlation, None)
+
+
+def ridge_correlation(folder, subject: str, samples) -> np.ndarray:
+    """Return what ridge regression on the images' local contrast reaches, (n_vertices,).
+
+    Of pixels themselves, vertices that respond to contrast know nothing.
+    """
+    from neuroigc.prf import contrast_energy
+    from neuroigc.stats import ridge_baseline
+
+    train = encoding_samples(folder, subject, held_out=False)
+    side = train.images.shape[1]
+    n_tiles = max(1, min(RIDGE_TILES, side // TILE_PIXELS))
+    tiles = {"n_tiles": n_tiles, "surround_tiles": 0, "tile_pixels": max(side // n_tiles, 2)}
+    inputs, shown = (
+        contrast_energy(part.images, **tiles).reshape(len(part.images), -1)
+        for part in (train, samples)
+    )
+    seed = folder.config.seed
+    baseline = ridge_baseline(inputs, train.responses, shown, samples.responses, seed=seed)
+    return baseline.scores.r
 
 
 def _fit_windows(folder, subject, samples, maps):

@@ -14,7 +14,7 @@ import neuroigc
 from neuroigc._files import atomic_path
 from neuroigc._validation import InputError
 from neuroigc.cli.columns import write_described_table
-from neuroigc.cli.encoders import fit_fields
+from neuroigc.cli.encoders import fit_fields, ridge_correlation
 from neuroigc.cli.folder import SIMULATE, STAGES
 from neuroigc.cli.sources import open_source
 from neuroigc.cli.statistics import area_tests, group_table, light_counts, map_p_values
@@ -154,6 +154,8 @@ def write_prfs(folder) -> None:
         table.insert(2, "vertex", np.concatenate([samples.vertices[s] for s in HEMISPHERES]))
         table.insert(3, "roi", samples.roi)
         table["encoder_r"] = fitted.encoder_r
+        if config.encoding.ridge:
+            table["ridge_r"] = ridge_correlation(folder, subject, samples)
         table["completeness_gap"] = result.completeness_gap
         table["numerical_error"] = result.numerical_error
         if samples.noise_ceiling is not None:
@@ -285,6 +287,8 @@ def _encoding_summary(table, part):
     areas = part.rois
     inside = table[table["roi"].isin(areas)]
     summary = {"encoding": {"median_r": float(inside["encoder_r"].median())}}
+    if "ridge_r" in inside:
+        summary["encoding"]["median_ridge_r"] = float(inside["ridge_r"].median())
     summary["encoding"]["numerical_error"] = float(inside["numerical_error"].median())
     summary["encoding"]["completeness_gap"] = float(inside["completeness_gap"].abs().median())
     if "noise_ceiling_r" in table:

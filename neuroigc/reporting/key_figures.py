@@ -43,6 +43,8 @@ _MEASURES = (
     # part of summary.json, key, name, decimals, meaning
     ("encoding", "median_r", "Encoder, median r", 2,
      "correlation of predicted and measured responses to held-out images, in the areas mapped"),
+    ("encoding", "median_ridge_r", "Ridge regression, median r", 2,
+     "of a linear model of the images' local contrast, at the same vertices"),
     ("encoding", "median_noise_ceiling_r", "Noise ceiling, median r", 2,
      "highest correlation that the noise in the responses allows"),
     ("encoding", "numerical_error", "Numerical error", 3,

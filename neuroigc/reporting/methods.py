@@ -276,7 +276,7 @@ def _encoding(study):
             " Every vertex pools the features over a Gaussian window of its own, divides by what "
             "the whole image holds, and compresses the result [@css]."
         )
-    text += _training(model, study.summary.get("seed"))
+    text += _training(model, study.summary.get("seed")) + _linear_encoder(study)
     if study.has_windows:
         return text + _window_fields(study)
     text += " Population receptive fields (pRFs) [@prf] were read off the IGC map of each vertex"
@@ -310,6 +310,17 @@ def _window_fields(study):
             "intervals."
         )
     return text + _ANGLES
+
+
+def _linear_encoder(study):
+    """Say what ridge regression beside the encoder was given."""
+    if "ridge_r" not in study.tables.get("prf.tsv", ()):
+        return ""
+    return (
+        " Beside each encoder, ridge regression [@ridge] predicted the same vertices from local "
+        "contrast, the standard deviation of luminance in tiles of the images, with a penalty for "
+        "each vertex chosen by cross-validation."
+    )
 
 
 def _base(name):

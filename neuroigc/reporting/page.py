@@ -248,7 +248,8 @@ def _encoding(study, shelf):
         {"name": subject, "figures": [shelf.add(figure, supplement=True) for figure in figures]}
         for subject, figures in drawn.by_subject.items()
     ]
-    columns = ("eccentricity_deg", "size_deg", "r2", "encoder_r", "noise_ceiling_r", "normalised_r")
+    columns = ("eccentricity_deg", "size_deg", "r2", "ridge_r", "encoder_r", "noise_ceiling_r",
+               "normalised_r")  # fmt: skip
     for area in study.areas:
         rows = prf[prf["roi"] == area]
         good = rows[rows["status"] == "ok"]

@@ -163,6 +163,7 @@ def score_table(study: Study) -> Table | None:
         if f"{prefix}r_low" in table:
             columns += [("Low", f"of the 95 % interval, {name}"), ("High", f"of that, {name}")]
     columns += [("Gain", "r of the network less that of ridge regression")][: len(models) - 1]
+    columns.append(("Noise ceiling", "of features, which are computed from images"))
     rows = []
     for row in table.to_dict("records"):
         cells = [_words(feature_name(row["output"])), _words(row["subject"])]
@@ -172,14 +173,14 @@ def score_table(study: Study) -> Table | None:
             cells += [_number(row[name]) for name in names if name in row]
         if len(models) > 1:
             cells.append(_number(row["r"] - row["ridge_r"]))
+        cells.append(_number(1.0, 0))
         rows.append(cells)
+    alone = "Ridge regression was fitted to each subject alone, the network to all. "
     return Table(
         "Correlation of decoded and true features on held-out images",
-        "Ridge regression was fitted to each subject alone, the network to all. Features are "
-        "computed from the images and free of noise, so that they have no noise ceiling; what "
-        "limits r is the noise in the responses."
-        if len(models) > 1
-        else "",
+        (alone if len(models) > 1 else "")
+        + "Features are computed from the images and free of noise, so that their noise ceiling is "
+        "1; what limits r is the noise in the responses.",
         columns,
         rows,
     )

@@ -146,10 +146,12 @@ def _prf_sentences(study):
     if is_known(encoding.get("median_r")):
         ceiling = encoding.get("median_noise_ceiling_r")
         where = f"of {join_words(study.areas)} " if study.areas else ""
+        linear = encoding.get("median_ridge_r")
+        beside = f" (ridge regression {format_number(linear)})" if is_known(linear) else ""
         limit = f", where noise allows {format_number(ceiling)}" if is_known(ceiling) else ""
         sentences.append(
             f"The encoder predicts the responses of the median vertex {where}with "
-            f"r = {format_number(encoding['median_r'])}{limit}."
+            f"r = {format_number(encoding['median_r'])}{beside}{limit}."
         )
     if not is_known(prf.get("n_vertices")):
         return sentences
