@@ -44,11 +44,10 @@ def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Ten
     n_components, partial = problem.columns.n_components, engine.is_partial(state.block)
     crosses = state.hidden.new_zeros(problem.n_outputs, problem.samples.n_inputs)
     on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
-    # So many maps are held at once: of groups of rows and, unless the stem spares them, of rows.
-    n_maps = max(1, engine.chunk_numbers // problem.samples.n_inputs)
-    most = max(1, n_maps // max(engine.output_slices[0].stop, state.slopes.shape[1]))
-    n_rows = most if problem.factors.stem.holds_maps else n_maps
-    step = max(1, min(n_rows // int(sizes.max()), most))
+    # Maps of so many rows, or of groups of them, are held at once.
+    n_maps = max(engine.output_slices[0].stop, state.slopes.shape[1])
+    n_rows = max(1, engine.chunk_numbers // (n_maps * problem.samples.n_inputs))
+    step = max(1, n_rows // int(sizes.max()))
     for g in range(0, n_groups, step):
         index = slice(g, min(g + step, n_groups))
         wanted = torch.arange(g, index.stop, device=group_of.device)[:, None]

@@ -227,10 +227,13 @@ class Engine(ABC):
         after: Callable[[Tensor], Tensor] = lambda gradient: gradient,
     ) -> Tensor:
         """Return gradients (n, n_values, any) of outputs, or latents, at hidden points."""
-        factors = self.problem.factors
+        factors, n = self.problem.factors, len(points)
+        more = min(_few_lengths(n), self.rows_at_once()) - n
+        if more > 0:
+            points = torch.cat([points, points[-1:].expand(more, -1)])
         conditions = self.problem.condition_of(stratum, len(points))
         function = factors.latents if latent else factors.outputs
-        return gradients(lambda hidden: function(hidden, conditions)[:, values], points, after)
+        return gradients(lambda hidden: function(hidden, conditions)[:, values], points, after)[:n]
 
     def draw(self, state: BlockState, number: int | None = None) -> PairRound:
         """Draw each sample's next baseline; with a ``number``, that of an earlier round again."""
@@ -397,3 +400,12 @@ class Engine(ABC):
             for outputs in self.output_slices:
                 whole[outputs] += self.at_probe(self.product_of_means(sums["slope"], outputs))
         return whole
+
+
+def _few_lengths(n: int) -> int:
+    """Round a number of rows up, so that there are few different ones.
+
+    oneDNN keeps a kernel of some 0.7 MiB for every shape that it has multiplied.
+    """
+    step = 1 if n <= 8 else 16 if n <= 128 else 64 if n <= 1024 else 256
+    return -(-n // step) * step

@@ -24,9 +24,6 @@ TILE = 2048
 class IdentityStem:
     """No stem: the body takes the input itself, flattened."""
 
-    #: Whether `attribute` holds a map of each row and output at a time.
-    holds_maps = True
-
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         self.input_shape = self.hidden_shape = input_shape
         self.n_inputs = self.n_hidden = torch.Size(input_shape).numel()
@@ -76,8 +73,6 @@ class IdentityStem:
 
 class DenseStem(IdentityStem):
     """A stem that is one matrix: inputs (n, n_inputs) to ``inputs @ weight.T + bias``."""
-
-    holds_maps = False
 
     def __init__(self, input_shape: tuple[int, ...], weight: Tensor, bias: Tensor) -> None:
         super().__init__(input_shape)
