@@ -171,7 +171,7 @@ def test_fields_are_what_the_table_of_phantoms_makes_of_the_maps(whole):
     assert phantoms["phantom"].tolist() == list(range(60))
     calibration = read_phantom_table(phantoms, extent_deg=8.4)
     maps = IGCResult.load(whole.attribution("01", "encoding"))
-    encoder = FieldEncoder.load(whole.model("encoder_sub-01"))
+    encoder = FieldEncoder.load(whole.model("encoder_sub-01_refined"))
     power = stimulus_power(encoding_images(whole, "01"), shape=maps.attributions.shape[1:])
     fields = fit_prf(
         maps.attributions / power,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import least_squares
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from neuroigc._validation import InputError
@@ -268,6 +269,53 @@ def test_same_seed_same_windows_and_weights_count(rng):
     np.testing.assert_allclose(ones.windows_["x"], one.windows_["x"], atol=1e-5)
     some = FieldEncoder(**FAST).fit(images, responses, sample_weight=np.arange(1, 121))
     assert np.abs(some.windows_["x"] - one.windows_["x"]).max() > 1e-4
+
+
+def test_windows_refined_on_more_data_are_better_and_features_as_they_were(rng):
+    images, responses, x, y = simulated(rng, 900)
+    encoder = FieldEncoder(**FAST).fit(images[:200], responses[:200])
+    features = encoder.module_.features(torch.from_numpy(images[:9]))
+    before = encoder.receptive_fields(8.0)
+    # On the same data there is nothing left to do.
+    again = encoder.refine(images[:200], responses[:200]).receptive_fields(8.0)
+    for name in ("x_deg", "y_deg"):
+        np.testing.assert_allclose(
+            again[name], before[name], atol=0.2 * before["x_error_deg"].min()
+        )
+    repeats = np.r_[np.ones(200), np.full(700, 2)]
+    after = encoder.refine(images, responses, sample_weight=repeats).receptive_fields(8.0)
+    torch.testing.assert_close(encoder.module_.features(torch.from_numpy(images[:9])), features)
+    assert not encoder.module_.training
+    assert (after["x_error_deg"] < 0.7 * before["x_error_deg"]).all()
+    errors = [np.hypot(f["x_deg"] - x, f["y_deg"] - y) for f in (before, after)]
+    assert errors[1].mean() < errors[0].mean()
+    r = encoder.correlation(images, responses)
+    assert (r > 0.7).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"X": np.zeros((120, 24, 20), np.float32)}, "X: expected"),
+        ({"y": np.zeros((120, 3), np.float32)}, "y: expected targets"),
+        ({"y": np.full((120, 4), np.nan, np.float32)}, "y: expected"),
+        ({"sample_weight": np.zeros(120)}, "sample_weight: expected one finite number above 0"),
+        ({"n_steps": 0}, "n_steps"),
+    ],
+)
+def test_refining_refuses_what_fit_would(rng, change, match):
+    images, responses, *_ = simulated(rng, 120)
+    encoder = FieldEncoder(**FAST).fit(images, responses)
+    before = encoder.predict(images[:5])
+    with pytest.raises(InputError, match=match):
+        encoder.refine(**{"X": images, "y": responses, **change})
+    np.testing.assert_array_equal(encoder.predict(images[:5]), before)
+
+
+def test_nothing_is_refined_before_it_is_fitted(rng):
+    images, responses, *_ = simulated(rng, 120)
+    with pytest.raises(NotFittedError, match="call fit first"):
+        FieldEncoder(**FAST).refine(images, responses)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Phantoms, whose fields are known, are trained, mapped and fitted beside the vert
 
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import fields, replace
 from typing import NamedTuple
@@ -51,12 +52,22 @@ def has_windows(config) -> bool:
 
 
 def train_encoder(folder, subject: str, encoder) -> None:
-    """Fit an encoder to a subject's vertices, and to phantoms where it can map these."""
+    """Fit an encoder to a subject's vertices, and to phantoms where it can map these.
+
+    Its windows, for maps alone, are then fitted to the held-out images as well, on which the
+    encoder that is kept beside it shows how well it predicts.
+    """
     samples = encoding_samples(folder, subject, held_out=False)
     if has_windows(folder.config):
         phantoms = _make_phantoms(folder, subject, samples)
-        responses = np.concatenate([samples.responses, phantoms.responses[samples.rows]], axis=1)
-        encoder.fit(samples.images, responses, sample_weight=samples.n_repeats)
+        encoder.fit(*_with_phantoms(samples, phantoms), sample_weight=samples.n_repeats)
+        held_out = encoding_samples(folder, subject, held_out=True)
+        parts = [_with_phantoms(part, phantoms) for part in (samples, held_out)]
+        images, responses = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        known = samples.n_repeats is not None
+        repeats = np.concatenate([samples.n_repeats, held_out.n_repeats]) if known else None
+        refined = copy.deepcopy(encoder).refine(images, responses, sample_weight=repeats)
+        refined.save(folder.model(_refined(subject)))
     else:
         encoder.fit(samples.images, samples.responses)
     encoder.save(folder.model(_name(subject)))
@@ -64,6 +75,17 @@ def train_encoder(folder, subject: str, encoder) -> None:
 
 def _name(subject):
     return f"encoder_sub-{subject}"
+
+
+def _refined(subject):
+    return f"encoder_sub-{subject}_refined"
+
+
+def _with_phantoms(samples, phantoms):
+    """Return images, and the responses of vertices and phantoms to them."""
+    return samples.images, np.concatenate(
+        [samples.responses, phantoms.responses[samples.rows]], axis=1
+    )
 
 
 def _make_phantoms(folder, subject, samples):
@@ -113,7 +135,7 @@ def map_fields(folder, subject: str, *, progress: bool):
 
     config = folder.config
     return window_correlation(
-        FieldEncoder.load(folder.model(_name(subject))).module_,
+        FieldEncoder.load(folder.model(_refined(subject))).module_,
         _mapped_images(folder, subject),
         device=config.device,
         seed=config.seed,
@@ -173,8 +195,10 @@ def _fit_windows(folder, subject, samples, maps):
     from neuroigc.prf import calibrate_prfs, fit_prf, phantom_table, stimulus_power
 
     extent, phantoms = folder.config.data.extent_deg, _load_phantoms(folder, subject)
-    encoder = FieldEncoder.load(folder.model(_name(subject)))
-    exponent = encoder.receptive_fields(extent)["exponent"]
+    encoder, refined = (
+        FieldEncoder.load(folder.model(name)) for name in (_name(subject), _refined(subject))
+    )
+    exponent = refined.receptive_fields(extent)["exponent"]
     power = stimulus_power(_mapped_images(folder, subject), shape=maps.attributions.shape[1:])
     n = len(maps.attributions)
     both = [
@@ -189,8 +213,7 @@ def _fit_windows(folder, subject, samples, maps):
             (IGCResult.load(folder.attribution(subject, "phantoms")), exponent[n:]),
         )
     ]
-    held_out = np.concatenate([samples.responses, phantoms.responses[samples.rows]], axis=1)
-    r = encoder.correlation(samples.images, held_out)
+    r = encoder.correlation(*_with_phantoms(samples, phantoms))
     try:
         calibrated, calibration = calibrate_prfs(
             *both, phantoms, quality=r[:n], phantom_quality=r[n:]

@@ -11,7 +11,7 @@ import numpy as np
 from neuroigc._devices import fast_products
 from neuroigc._validation import InputError, check_same_length
 from neuroigc.models.base import checked_weights
-from neuroigc.models.checks import check_number
+from neuroigc.models.checks import check_count, check_number
 from neuroigc.models.estimators import NeuralRegressor
 from neuroigc.models.feeding import Samples, as_rows
 from neuroigc.models.fields import FieldEncoderNetwork, make_point_symmetric
@@ -174,7 +174,7 @@ class FieldEncoder(NeuralRegressor):
             self._fit_windows(network, partial(_batches, samples, device))
         return network
 
-    def refine(self, X, y, *, sample_weight=None):
+    def refine(self, X, y, *, sample_weight=None, n_steps=3):
         """Fit windows, gains and offsets anew, with the features as they are.
 
         For receptive fields from all data there are, once samples that were held out have told
@@ -186,6 +186,8 @@ class FieldEncoder(NeuralRegressor):
         y : array (n_samples, n_outputs)
         sample_weight : array (n_samples,), optional
             As for `fit`.
+        n_steps : int
+            Steps of Levenberg and Marquardt; windows are near their places already.
 
         Returns
         -------
@@ -194,11 +196,12 @@ class FieldEncoder(NeuralRegressor):
         Raises
         ------
         InputError
-            If nothing was fitted before, or samples are not like those of `fit`.
+            If samples are not like those of `fit`.
         """
         self._check_fitted()
         X, y = self._check_inputs(X, self.input_shape_), as_rows(y)
         check_same_length(X=X, y=y, sample_weight=sample_weight)
+        check_count("n_steps", n_steps)
         y = self._encode_targets(y, "y")
         for argument, array in (("X", X), ("y", y)):
             measure_scaling(array, argument=argument, per_column=False)
@@ -206,13 +209,15 @@ class FieldEncoder(NeuralRegressor):
         device = resolve_device(self.device)
         home = next(self.module_.parameters()).device
         with fast_products(device):
-            self._fit_windows(self.module_.to(device), partial(_batches, samples, device))
+            batches = partial(_batches, samples, device)
+            self._fit_windows(self.module_.to(device), batches, n_steps=n_steps)
         self.module_.to(home)
         return self
 
-    def _fit_windows(self, network, batches):
+    def _fit_windows(self, network, batches, *, n_steps=8):
         """Finish the windows of a network, and keep what they are."""
-        covariance = finish_windows(network, batches, progress=self.progress).cpu().numpy()
+        covariance = finish_windows(network, batches, n_steps=n_steps, progress=self.progress)
+        covariance = covariance.cpu().numpy()
         some = islice(batches(), CONTRAST_BATCHES)
         exponent, by_power = contrast_exponents(network, some)
         now = network.readout.parameters_by_name

@@ -83,6 +83,8 @@ def estimate(
     encoder = FieldEncoder(**options).fit(
         data.images[train], responses[train], sample_weight=data.n_repeats[train]
     )
+    r = encoder.correlation(data.images[held_out], responses[held_out])
+    encoder.refine(data.images, responses, sample_weight=data.n_repeats)
     clock.add("training")
     maps = window_correlation(encoder.module_, shown)
     clock.add("maps")
@@ -92,7 +94,6 @@ def estimate(
         power=stimulus_power(shown, shape=maps.attributions.shape[1:]),
         standard_errors=maps.standard_errors,
     ).with_exponent(encoder.receptive_fields(EXTENT_DEG)["exponent"])
-    r = encoder.correlation(data.images[held_out], responses[held_out])
     n = data.responses.shape[1]
     calibrated, calibration = calibrate_prfs(
         fields[:n], fields[n:], phantoms, quality=r[:n], phantom_quality=r[n:]
