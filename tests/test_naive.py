@@ -14,6 +14,7 @@ from neuroigc.attribution import (
     SampledBaseline,
     component_correlation,
     component_t_test,
+    expected_gradients,
     gradient_times_input,
     integrated_gradient_correlation,
     integrated_gradients,
@@ -27,7 +28,7 @@ def data(rng):
     return model, x, make_targets(model, x, rng)
 
 
-@pytest.mark.parametrize("method", [integrated_gradients, gradient_times_input])
+@pytest.mark.parametrize("method", [integrated_gradients, gradient_times_input, expected_gradients])
 @pytest.mark.parametrize("chunk_size", [7, 1000])
 def test_summaries_are_those_of_all_attributions(method, chunk_size, data):
     model, x, y = data
@@ -44,6 +45,14 @@ def test_summaries_are_those_of_all_attributions(method, chunk_size, data):
         assert found.correlation[v] == pytest.approx(np.corrcoef(f[:, v], y[:, v])[0, 1])
         expected = maps[:, v].T @ (y[:, v] - y[:, v].mean()) / 30 / f[:, v].std() / y[:, v].std()
         np.testing.assert_allclose(found.covariance[v], expected, atol=1e-12)
+
+
+def test_order_of_samples_changes_nothing(data, rng):
+    model, x, y = data
+    order = rng.permutation(30)
+    straight = summarise_attributions(model, x, y, baseline=SampledBaseline(5))
+    turned = summarise_attributions(model, x[order], y[order], baseline=SampledBaseline(5))
+    np.testing.assert_allclose(turned.covariance, straight.covariance, atol=1e-12)
 
 
 def test_covariance_of_integrated_gradients_is_igc(data):
