@@ -26,6 +26,9 @@ from neuroigc.attribution.perturbation import (
 
 __all__ = ["Drops", "correlations", "sensitivity_n", "set_sizes"]
 
+# Relative to the largest, numbers that differ by less are the same sums in another order.
+ROUNDING = 1e-12
+
 
 def sensitivity_n(
     model: nn.Module,
@@ -124,9 +127,11 @@ class Drops:
 
 
 def correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Pearson correlations of rows, NaN where one does not vary."""
+    """Return Pearson correlations of rows, NaN where one does not vary but by rounding."""
+    bounds = [ROUNDING * np.abs(v).max(1, initial=0) for v in (a, b)]
     a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
-    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    varies = [np.abs(v).max(1, initial=0) > bound for v, bound in zip((a, b), bounds, strict=True)]
+    size = np.where(varies[0] & varies[1], np.sqrt((a**2).sum(1) * (b**2).sum(1)), 0)
     found: NDArray[np.float64] = np.divide(
         (a * b).sum(1), size, where=size > 0, out=np.full(len(a), np.nan)
     )
@@ -138,7 +143,7 @@ def set_sizes(sizes: Sequence[int] | None, n_elements: int) -> list[int]:
     if sizes is None:
         grown = np.geomspace(1, max(1, n_elements - 1), 8).round()
         return [int(size) for size in np.unique(grown)]
-    chosen = [check_count("sizes", size) for size in sizes]
+    chosen = [check_count("sizes", size) for size in np.atleast_1d(np.asarray(sizes, object))]
     if not chosen or max(chosen) > n_elements:
         raise InputError(
             "sizes", expected=f"numbers from 1 to {n_elements}, the elements", got=repr(sizes)
