@@ -12,6 +12,7 @@ from neuroigc.attribution import (
     GivenBaseline,
     PairedBaseline,
     SampledBaseline,
+    ZeroBaseline,
     component_correlation,
     component_t_test,
     expected_gradients,
@@ -20,6 +21,11 @@ from neuroigc.attribution import (
     integrated_gradients,
     summarise_attributions,
 )
+
+
+class Shares(nn.Module):
+    def forward(self, x):
+        return torch.softmax(x, 1).sum(1, keepdim=True)
 
 
 @pytest.fixture
@@ -133,6 +139,13 @@ def test_constant_components_tell_nothing(rng):
     assert (component_correlation(x, y)[0, [0, 2]] != 0).all()
 
 
+def test_components_of_one_value_on_each_side_are_infinitely_apart():
+    y = np.repeat([0.0, 1.0], 20)
+    test = component_t_test(np.stack([3 - 0.1 * y, 7 + 0.1 * y, np.full(40, 0.1)], 1), y)
+    np.testing.assert_array_equal(test.t, [[-np.inf, np.inf, 0]])
+    np.testing.assert_array_equal(test.p_values, [[0, 0, 1]])
+
+
 @pytest.mark.parametrize("statistic", [component_correlation, component_t_test])
 def test_components_that_cannot_be_compared_are_refused(statistic, rng):
     x = rng.standard_normal((6, 3))
@@ -160,6 +173,11 @@ def test_what_cannot_be_summarised_is_refused(data):
         summarise_attributions(model, x, y[:, 0], baseline=SampledBaseline(3))
     with pytest.raises(InputError, match="targets and predictions that vary; got a constant"):
         summarise_attributions(model, x, np.ones_like(y), baseline=SampledBaseline(3))
+    with pytest.raises(InputError, match="method: expected a function that attributes; got 'ig'"):
+        summarise_attributions(model, x, y, method="ig", baseline=SampledBaseline(3))
+    with pytest.raises(InputError, match="targets and predictions that vary; got a constant"):
+        # Shares sum to 1 but for the rounding of single precision.
+        summarise_attributions(Shares(), x.astype(np.float32), y[:, 0], baseline=ZeroBaseline())
     with pytest.raises(InputError, match="at least two samples"):
         summarise_attributions(model, x[:1], baseline=GivenBaseline(x[0]))
     with pytest.raises(InputError, match=r"model: expected a torch\.nn\.Module"):

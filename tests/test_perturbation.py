@@ -88,6 +88,19 @@ def test_bad_input_is_named(rng, options, message):
         pass
 
 
+def test_predictions_that_differ_by_rounding_are_constant(rng):
+    class Shares(torch.nn.Module):
+        def forward(self, x):
+            return torch.softmax(x, 1).sum(1, keepdim=True)
+
+    x = rng.standard_normal((40, 6)).astype(np.float32)
+    with (
+        pytest.raises(InputError, match="three or more samples whose targets and predictions vary"),
+        opened(Shares(), x, y=x[:, 0], output=0),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

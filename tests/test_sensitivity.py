@@ -57,6 +57,15 @@ def test_sums_that_differ_by_rounding_do_not_vary(rng, value):
     assert np.isfinite(sensitivity_n(model, x, value + 1e-6 * x[0], targets=x[:, 0])).all()
 
 
+def test_costs_that_differ_by_rounding_do_not_vary(rng):
+    class Shares(nn.Module):
+        def forward(self, x):
+            return torch.softmax(x, 1).sum(1, keepdim=True)
+
+    x = rng.standard_normal((40, 6)).astype(np.float32)
+    assert np.isnan(sensitivity_n(Shares(), x, x, sizes=[1, 3])).all()
+
+
 def test_sets_depend_on_the_seed_alone(linear, rng):
     x, maps = rng.standard_normal((9, D)), rng.standard_normal(D)
     first = sensitivity_n(linear, x, maps, n_sets=5)

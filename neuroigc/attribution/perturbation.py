@@ -220,7 +220,10 @@ def _weights(perturbed: Perturbed, targets: Any) -> Tensor:
     c = torch.from_numpy(y[:, 0] - y.mean()).to(f)
     spread = c.std(unbiased=False) * f.std(unbiased=False)
     tiny = 1e-12 * (f.abs().max() * float(np.abs(y).max()))
-    if len(y) < 3 or not bool(spread > tiny):
+    # Less than the rounding of predictions is no deviation.
+    rounding = 2 * torch.finfo(perturbed.samples.dtype).eps * f.abs().max()
+    constant = not bool(spread > tiny) or bool(f.std(unbiased=False) <= rounding)
+    if len(y) < 3 or constant:
         raise InputError(
             "targets",
             expected="three or more samples whose targets and predictions vary",

@@ -99,6 +99,8 @@ class Drops:
         whole = torch.ones(1, perturbed.samples.n_inputs, dtype=torch.bool, device=device)
         intact = perturbed.read(whole)
         self.is_single = perturbed.weights is None
+        # Less than the rounding of predictions is no cost.
+        rounding = 4 * torch.finfo(perturbed.samples.dtype).eps * intact.abs().cpu().numpy()
         self.sets: list[NDArray[np.bool_]] = []
         self.costs: list[NDArray[np.float64]] = []
         for size in track(sizes, show=progress, label="sensitivity"):
@@ -113,6 +115,8 @@ class Drops:
                 costs.append((intact - perturbed.read(keep)).cpu().numpy())
             self.sets.append(chosen)
             self.costs.append(np.stack(costs, 1))
+            if self.is_single:
+                self.costs[-1][np.ptp(self.costs[-1], axis=1) <= rounding] = 0
 
     def correlate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return correlations with what elements (n_maps, n_elements) are worth."""
