@@ -181,7 +181,7 @@ def summarise_attributions(
         predictions.append(found.predictions)
     mean, square, absolute = (total / n for total in sums[:3])
     covariance = correlation = None
-    if centred is not None:
+    if y is not None and centred is not None:
         f = np.concatenate(predictions).astype(np.float64)
         # Less than the rounding of predictions and targets is no deviation.
         rounding = 2 * torch.finfo(samples.dtype).eps
