@@ -52,11 +52,26 @@ def fast_products(place: torch.device) -> Iterator[None]:
     if place.type != "cpu" or _precision() != "highest" or not _medium_is_single():
         yield
         return
+    with _medium():
+        yield
+
+
+@contextmanager
+def _medium() -> Iterator[None]:
+    """Allow bfloat16 in products, and put all settings back."""
+    backends: list[Any] = [
+        getattr(torch.backends.mkldnn, "matmul", None),
+        torch.backends.cuda.matmul,
+    ]
+    kept = [(one, one.fp32_precision) for one in backends if hasattr(one, "fp32_precision")]
     torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision("highest")
+        # Which sets each backend, so that none would follow torch.backends any more.
+        for one, before in kept:
+            one.fp32_precision = before
 
 
 def _precision() -> str:
@@ -72,13 +87,10 @@ def _precision() -> str:
 def _medium_is_single() -> bool:
     """Tell whether products keep single precision where bfloat16 is allowed."""
     numbers = torch.Generator().manual_seed(0)
-    torch.set_float32_matmul_precision("medium")
-    try:
+    with _medium():
         for n, k, m in _TRIED:
             a, b = torch.randn(n, k, generator=numbers), torch.randn(k, m, generator=numbers)
             exact = a.double() @ b.double()
             if (a @ b - exact).norm() > SINGLE * exact.norm():
                 return False
-    finally:
-        torch.set_float32_matmul_precision("highest")
     return True

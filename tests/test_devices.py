@@ -1,5 +1,8 @@
 """Devices that are there, and products by the fastest kernels of single precision."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +85,25 @@ def test_gpus_are_not_touched(precision):
     precision("highest")
     with fast_products(torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_backends_follow_the_common_setting_afterwards():
+    if not hasattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision"):
+        pytest.skip("this torch has no precision of single backends")
+    # In a process of its own, where nobody has set anything.
+    code = """
+import torch
+from neuroigc._devices import fast_products
+backends = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+before = [one.fp32_precision for one in backends]
+with fast_products(torch.device("cpu")):
+    pass
+assert [one.fp32_precision for one in backends] == before, backends
+assert torch.get_float32_matmul_precision() == "highest"
+torch.backends.fp32_precision = "tf32"
+assert torch.backends.mkldnn.matmul.fp32_precision == "tf32"
+with fast_products(torch.device("cpu")):
+    pass
+assert torch.backends.mkldnn.matmul.fp32_precision == "tf32"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -70,6 +70,17 @@ def test_overlapping_regions_are_gone_with_the_first_of_them(linear, rng):
     np.testing.assert_allclose(curve.values[:, 1], expected)
 
 
+def test_what_is_in_no_region_stays(linear, rng):
+    x, groups = rng.standard_normal((6, D)), {"a": np.arange(4), "b": np.arange(6, 9)}
+    options = dict(groups=groups, replacement=ZeroBaseline())
+    inserted = perturbation_curve(linear, x, np.arange(D), mode="insertion", **options)
+    least = perturbation_curve(linear, x, np.arange(D), first="least", **options)
+    with torch.no_grad():
+        intact = linear(torch.from_numpy(x)).numpy()[:, 0]
+    np.testing.assert_allclose(inserted.values[:, -1], intact)
+    np.testing.assert_allclose(inserted.values, least.values[:, ::-1], atol=1e-12)
+
+
 def test_what_is_inserted_and_deleted_adds_up(linear, rng):
     x = rng.standard_normal((6, D))
     maps = integrated_gradients(linear, x, baseline=ZeroBaseline()).attributions[:, 0]
@@ -162,6 +173,8 @@ def test_order_of_samples_and_batches_change_nothing(rng):
         (dict(maps=np.zeros(3)), "maps: expected shape"),
         (dict(maps=np.zeros((8, D)), targets=np.arange(8.0)), "maps: expected shape"),
         (dict(targets=np.ones(8)), "targets: expected three or more samples whose targets"),
+        (dict(groups={}), "groups: expected a group of one or more components; got none"),
+        (dict(groups={"a": []}), "groups: expected a group of one or more components; got none"),
         (dict(groups={"a": [99]}), r"groups\['a'\]: expected indices"),
     ],
 )

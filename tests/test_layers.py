@@ -338,3 +338,17 @@ def test_bad_input_is_named(rng, options, message):
     options = dict(inputs=x, targets=y, layer="2") | options
     with pytest.raises(InputError, match=message):
         layer_correlation(model, options.pop("inputs"), options.pop("targets"), **options)
+
+
+def test_layer_that_sees_no_input_is_refused(rng):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift, self.line = nn.Embedding(2, 5), nn.Linear(5, 1)
+
+        def forward(self, x, condition):
+            return self.line(torch.tanh(x + self.shift(condition)))
+
+    model, x, who = Shifted().double(), rng.standard_normal((10, 5)), np.arange(10) % 2
+    with pytest.raises(InputError, match="layer: expected a module whose activity depends on"):
+        layer_correlation(model, x, x[:, :1], conditions=who, layer="shift")

@@ -66,11 +66,20 @@ def test_bad_input_is_named():
         localisation(np.zeros((20, 20)), MASK.astype(float))
     with pytest.raises(InputError, match="mask: expected a boolean array"):
         localisation(np.zeros((20, 20)), np.ones((20, 20), bool))
+    for mask in (None, np.full((20, 20), np.nan), np.full((20, 20), "in")):
+        with pytest.raises(InputError, match="mask: expected a boolean array"):
+            localisation(np.zeros((20, 20)), mask)
+    with pytest.raises(InputError, match="values: expected numbers that are real"):
+        localisation(np.full((20, 20), "high"), MASK)
     with pytest.raises(InputError, match="values: expected finite numbers"):
         localisation(np.full((20, 20), np.nan), MASK)
     with pytest.raises(InputError, match="scores: expected scores of three or more"):
         region_correlation(np.zeros(5), {"a": [0], "b": [1]}, {"a": 1.0, "b": 2.0})
     with pytest.raises(InputError, match="maps: expected maps of one shape"):
         map_agreement({"a": np.zeros(3), "b": np.zeros(4)})
+    with pytest.raises(InputError, match="maps: expected finite numbers"):
+        map_agreement({"a": np.array([1, np.nan, 2]), "b": np.arange(3)})
+    with pytest.raises(InputError, match="maps: expected a dict of names to maps; got list"):
+        map_agreement([np.arange(3), np.arange(3)])
     with pytest.raises(InputError, match="share: expected a number above 0"):
         map_agreement({"a": np.zeros(3)}, share=0)

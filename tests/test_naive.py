@@ -12,13 +12,20 @@ from neuroigc.attribution import (
     GivenBaseline,
     PairedBaseline,
     SampledBaseline,
+    ZeroBaseline,
     component_correlation,
     component_t_test,
+    expected_gradients,
     gradient_times_input,
     integrated_gradient_correlation,
     integrated_gradients,
     summarise_attributions,
 )
+
+
+class Shares(nn.Module):
+    def forward(self, x):
+        return torch.softmax(x, 1).sum(1, keepdim=True)
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ def data(rng):
     return model, x, make_targets(model, x, rng)
 
 
-@pytest.mark.parametrize("method", [integrated_gradients, gradient_times_input])
+@pytest.mark.parametrize("method", [integrated_gradients, gradient_times_input, expected_gradients])
 @pytest.mark.parametrize("chunk_size", [7, 1000])
 def test_summaries_are_those_of_all_attributions(method, chunk_size, data):
     model, x, y = data
@@ -44,6 +51,14 @@ def test_summaries_are_those_of_all_attributions(method, chunk_size, data):
         assert found.correlation[v] == pytest.approx(np.corrcoef(f[:, v], y[:, v])[0, 1])
         expected = maps[:, v].T @ (y[:, v] - y[:, v].mean()) / 30 / f[:, v].std() / y[:, v].std()
         np.testing.assert_allclose(found.covariance[v], expected, atol=1e-12)
+
+
+def test_order_of_samples_changes_nothing(data, rng):
+    model, x, y = data
+    order = rng.permutation(30)
+    straight = summarise_attributions(model, x, y, baseline=SampledBaseline(5))
+    turned = summarise_attributions(model, x[order], y[order], baseline=SampledBaseline(5))
+    np.testing.assert_allclose(turned.covariance, straight.covariance, atol=1e-12)
 
 
 def test_covariance_of_integrated_gradients_is_igc(data):
@@ -124,6 +139,13 @@ def test_constant_components_tell_nothing(rng):
     assert (component_correlation(x, y)[0, [0, 2]] != 0).all()
 
 
+def test_components_of_one_value_on_each_side_are_infinitely_apart():
+    y = np.repeat([0.0, 1.0], 20)
+    test = component_t_test(np.stack([3 - 0.1 * y, 7 + 0.1 * y, np.full(40, 0.1)], 1), y)
+    np.testing.assert_array_equal(test.t, [[-np.inf, np.inf, 0]])
+    np.testing.assert_array_equal(test.p_values, [[0, 0, 1]])
+
+
 @pytest.mark.parametrize("statistic", [component_correlation, component_t_test])
 def test_components_that_cannot_be_compared_are_refused(statistic, rng):
     x = rng.standard_normal((6, 3))
@@ -151,6 +173,11 @@ def test_what_cannot_be_summarised_is_refused(data):
         summarise_attributions(model, x, y[:, 0], baseline=SampledBaseline(3))
     with pytest.raises(InputError, match="targets and predictions that vary; got a constant"):
         summarise_attributions(model, x, np.ones_like(y), baseline=SampledBaseline(3))
+    with pytest.raises(InputError, match="method: expected a function that attributes; got 'ig'"):
+        summarise_attributions(model, x, y, method="ig", baseline=SampledBaseline(3))
+    with pytest.raises(InputError, match="targets and predictions that vary; got a constant"):
+        # Shares sum to 1 but for the rounding of single precision.
+        summarise_attributions(Shares(), x.astype(np.float32), y[:, 0], baseline=ZeroBaseline())
     with pytest.raises(InputError, match="at least two samples"):
         summarise_attributions(model, x[:1], baseline=GivenBaseline(x[0]))
     with pytest.raises(InputError, match=r"model: expected a torch\.nn\.Module"):

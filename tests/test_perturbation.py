@@ -73,6 +73,8 @@ def test_elements_are_components_or_groups(rng):
         (dict(y=np.zeros((5, 2))), "targets: expected those of one output"),
         (dict(y=np.zeros(4)), "expected the same number of samples"),
         (dict(replacement=np.zeros((5, 5))), r"replacement: expected a baseline, or an array of"),
+        (dict(replacement=np.full((5, 6), np.nan)), "replacement: expected finite numbers"),
+        (dict(replacement="mean"), "replacement: expected numbers"),
         (dict(replacement=np.zeros((4, 6))), "expected the same number of samples"),
         (dict(replacement=SampledBaseline(9)), "baseline: expected at most as many"),
         (dict(output=7), "outputs: expected indices of the model's outputs"),
@@ -86,11 +88,26 @@ def test_bad_input_is_named(rng, options, message):
         pass
 
 
+def test_predictions_that_differ_by_rounding_are_constant(rng):
+    class Shares(torch.nn.Module):
+        def forward(self, x):
+            return torch.softmax(x, 1).sum(1, keepdim=True)
+
+    x = rng.standard_normal((40, 6)).astype(np.float32)
+    with (
+        pytest.raises(InputError, match="three or more samples whose targets and predictions vary"),
+        opened(Shares(), x, y=x[:, 0], output=0),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (np.zeros((2, 3)), r"maps: expected shape \(4, 6\) or \(6,\)"),
         (np.full(6, np.nan), "finite"),
+        ("abc", "maps: expected numbers"),
+        (np.full(6, 1j), "maps: expected numbers"),
     ],
 )
 def test_bad_maps_are_named(values, message):

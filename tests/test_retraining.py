@@ -91,12 +91,33 @@ def test_several_targets_and_dimensions(rng):
 
 
 @pytest.mark.parametrize(
+    ("predict", "message"),
+    [
+        (
+            lambda x: x[:, 0] * np.nan,
+            "fit: expected functions that predict finite",
+        ),
+        # As many numbers as there should be, one target after the other.
+        (lambda x: x[:, :2].T, r"fit: expected functions that predict shape \(400, 2\)"),
+        (lambda x: x[:5, :2], r"fit: expected functions that predict shape \(400, 2\)"),
+    ],
+)
+def test_predictions_that_tell_nothing_are_refused(data, predict, message):
+    x, y = data
+    y = y if "finite" in message else x[:, :2]
+    with pytest.raises(InputError, match=message):
+        remove_and_retrain(lambda *_: predict, x, y, ORACLE, held_out=(x, y))
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(shares=[1.5]), "shares: expected numbers from 0 to 1"),
         (dict(shares=[]), "shares: expected numbers from 0 to 1"),
         (dict(n_repeats=0), "n_repeats: expected 1 or more"),
-        (dict(values=np.zeros(3)), "maps: expected shape"),
+        (dict(values=np.zeros(3)), "values: expected shape"),
+        (dict(groups={}), "groups: expected a group of one or more components; got none"),
+        (dict(held_out=None), "held_out: expected two arrays"),
         (dict(held_out=(np.zeros((5, 3)), np.zeros(5))), "held_out: expected inputs of shape"),
         (dict(targets=np.zeros(3)), "expected the same number of samples"),
     ],

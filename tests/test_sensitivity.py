@@ -48,6 +48,24 @@ def test_sets_of_everything_do_not_vary(linear, rng):
     assert np.isnan(found).all()
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1.7])
+def test_sums_that_differ_by_rounding_do_not_vary(rng, value):
+    # The order in which places are summed depends on which they are.
+    model, x = nn.Linear(50, 1).double(), rng.standard_normal((40, 50))
+    found = sensitivity_n(model, x, np.full(50, value), targets=x[:, 0])
+    assert np.isnan(found).all()
+    assert np.isfinite(sensitivity_n(model, x, value + 1e-6 * x[0], targets=x[:, 0])).all()
+
+
+def test_costs_that_differ_by_rounding_do_not_vary(rng):
+    class Shares(nn.Module):
+        def forward(self, x):
+            return torch.softmax(x, 1).sum(1, keepdim=True)
+
+    x = rng.standard_normal((40, 6)).astype(np.float32)
+    assert np.isnan(sensitivity_n(Shares(), x, x, sizes=[1, 3])).all()
+
+
 def test_sets_depend_on_the_seed_alone(linear, rng):
     x, maps = rng.standard_normal((9, D)), rng.standard_normal(D)
     first = sensitivity_n(linear, x, maps, n_sets=5)
@@ -62,6 +80,7 @@ def test_sets_depend_on_the_seed_alone(linear, rng):
         (dict(sizes=[]), "sizes: expected numbers from 1 to 12"),
         (dict(sizes=[13]), "sizes: expected numbers from 1 to 12, the elements; got"),
         (dict(sizes=[0]), "sizes: expected 1 or more"),
+        (dict(sizes=0), "sizes: expected 1 or more"),
         (dict(n_sets=2), "n_sets: expected 3 or more"),
     ],
 )

@@ -211,6 +211,16 @@ def test_pairs_stay_within_conditions(rng):
     np.testing.assert_allclose(result.completeness_gap, 0, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_rounds", [5, 7])
+def test_all_pairs_count_alike_in_conditions_of_any_size(rng, n_rounds):
+    # All pairs of six samples are drawn in three rounds, those of eleven in five.
+    model, x, who = Conditioned().double(), rng.standard_normal((17, 5)), np.repeat([0, 1], [6, 11])
+    y = make_targets(model, x, rng, who)
+    result = shapley_correlation(model, x, y, conditions=who, n_rounds=n_rounds)
+    np.testing.assert_array_equal(result.numerical_error, 0)
+    np.testing.assert_allclose(result.completeness_gap, 0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroigc._validation import InputError
+from neuroigc.attribution.keys import combine_keys, digest_rows
 from neuroigc.attribution.paths import BANK, uniform
 from neuroigc.attribution.samples import Samples
 
@@ -104,12 +105,15 @@ def baseline_bank(
 ) -> Tensor | None:
     """Return the baselines (n_baselines, n_inputs), or None where they are paired samples.
 
-    Which samples are drawn depends on their keys, or on their numbers if there are none.
+    Which samples are drawn depends on their keys; if there are none, on digests of the samples.
     """
     if isinstance(baseline, PairedBaseline):
         return None
     if isinstance(baseline, SampledBaseline):
-        keys = np.arange(len(samples)) if keys is None else keys
+        if keys is None:
+            digests = [digest_rows(samples.rows(part).cpu().numpy()) for part in samples.chunks()]
+            # Copies of a sample are drawn each by itself.
+            keys = combine_keys(np.concatenate(digests))
         return samples.rows(_sampled_indices(baseline, keys, seed))
     if isinstance(baseline, GivenBaseline):
         given = Samples(_given_array(baseline, samples.shape), samples.device, samples.dtype)

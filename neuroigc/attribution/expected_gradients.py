@@ -56,8 +56,8 @@ def expected_gradients(
         Size of the default bank, or all samples if there are fewer; unused if ``baseline`` is
         given.
     n_draws : int
-        Gradients per sample, at least 2. Draws depend on the seed and the sample's index alone;
-        those of a larger number begin with those of a smaller one.
+        Gradients per sample, at least 2. Draws depend on the seed and on what the sample
+        consists of alone; those of a larger number begin with those of a smaller one.
     conditions : array of shape (n_samples,), optional
         Fed to the model beside the input.
     outputs : sequence of int, optional
@@ -86,12 +86,12 @@ def expected_gradients(
         baseline = SampledBaseline(max(1, min(n_baselines, n_samples)))
 
     def choose_paths(bank: Tensor) -> Paths:
-        def draw(index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-            picks = np.empty((len(index), n_draws), np.int64)
-            points = np.empty((len(index), n_draws, 1))
+        def draw(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+            picks = np.empty((len(keys), n_draws), np.int64)
+            points = np.empty((len(keys), n_draws, 1))
             for k in range(n_draws):
-                picks[:, k] = uniform(seed, PARTNER, (k,), index) * len(bank)
-                points[:, k, 0] = uniform(seed, PLACE, (k,), index)
+                picks[:, k] = uniform(seed, PARTNER, (k,), keys) * len(bank)
+                points[:, k, 0] = uniform(seed, PLACE, (k,), keys)
             return picks, points
 
         return Paths(bank, n_draws, np.ones(1), draw, is_random=True)

@@ -91,7 +91,8 @@ def perturbation_curve(
     first : {"most", "least"}
         Elements of the largest values come first, or of the smallest (least relevant first).
     groups : dict of str to indices or boolean mask, optional
-        Elements: regions, replaced as a whole in the order of their sums. By default components.
+        Elements: regions, replaced as a whole in the order of their sums; what is in none stays as
+        it is. By default components.
     replacement : MeanBaseline, ZeroBaseline, GivenBaseline, SampledBaseline, or array
         What elements are replaced by; predictions are averaged over several baselines. An array
         of the shape of ``inputs`` gives each sample its own.
@@ -140,15 +141,18 @@ def _curve(
     )
     members = np.concatenate(elements)
     owners = np.repeat(np.arange(n_elements), [len(element) for element in elements])
-    # Components that stand in several groups are touched by the first of them.
+    # Components that stand in several groups are touched by the first of them; those in none stay.
+    stays = np.ones(perturbed.samples.n_inputs, bool)
+    stays[members] = False
     rank = np.full((len(order), perturbed.samples.n_inputs), n_elements)
     for row, places in zip(rank, np.argsort(order, axis=1), strict=True):
         np.minimum.at(row, members, places[owners])
     device = perturbed.bank.device
+    outside = torch.from_numpy(stays).to(device)
     read = []
     for count in track(counts.tolist(), show=progress, label=mode):
         touched = torch.from_numpy(rank < count).to(device)
-        keep = touched if mode == "insertion" else ~touched
+        keep = touched | outside if mode == "insertion" else ~touched
         read.append(perturbed.read(keep).cpu().numpy())
     values = np.stack(read, 1)
     if perturbed.weights is not None:
@@ -195,8 +199,8 @@ def compare_maps(
     list of dict
         One row for each map, for `pandas.DataFrame`: method; deletion (area under the curve,
         largest values first; small is good) and insertion (large is good; the same as deletion of
-        the smallest values first), each averaged over samples where there are no targets;
-        sensitivity (mean over sizes and samples; 1 is best).
+        the smallest values first, unless groups overlap), each averaged over samples where there
+        are no targets; sensitivity (mean over sizes and samples; 1 is best).
 
     Raises
     ------

@@ -65,7 +65,7 @@ def gradient_times_input(
     """
 
     def choose_paths(bank: Tensor) -> Paths:
-        def draw(index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: ARG001
+        def draw(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: ARG001
             # At every sample itself.
             return np.zeros((1, 1), np.int64), np.ones((1, 1, 1))
 

@@ -82,7 +82,7 @@ def integrated_gradients(
     nodes, weights = np.polynomial.legendre.leggauss(check_count("n_steps", n_steps))
 
     def choose_paths(bank: Tensor) -> Paths:
-        def draw(index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: ARG001
+        def draw(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: ARG001
             # The same for all samples.
             return np.arange(len(bank))[None], (nodes + 1)[None, None] / 2
 

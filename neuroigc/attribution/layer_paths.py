@@ -174,9 +174,16 @@ class LayerPaths:
         # The transposed derivative is linear in what it is given, so that its own derivative by
         # that is the derivative wanted, for all steps from one graph.
         anything = torch.zeros_like(activity, requires_grad=True)
-        (pulled,) = torch.autograd.grad(
-            activity, leaf, anything, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        pulled = torch.zeros_like(leaf)
+        if activity.requires_grad:
+            (pulled,) = torch.autograd.grad(
+                activity,
+                leaf,
+                anything,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
         if not pulled.requires_grad:
             raise InputError(
                 "layer",

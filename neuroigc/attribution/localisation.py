@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 
 from neuroigc._validation import InputError
 from neuroigc.attribution.columns import check_groups
+from neuroigc.attribution.samples import numbers
 
 __all__ = ["localisation", "map_agreement", "region_correlation"]
 
@@ -64,12 +65,14 @@ def localisation(values: Any, mask: Any) -> dict[str, float]:
 
 
 def _checked(values: Any, mask: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    array, inside = np.asarray(values, np.float64), np.asarray(mask)
-    if inside.dtype != bool or inside.shape != array.shape or inside.all() or not inside.any():
+    array, inside = numbers(values, "values").astype(np.float64), np.asarray(mask)
+    is_mask = inside.dtype == bool
+    if not is_mask or inside.shape != array.shape or inside.all() or not inside.any():
         raise InputError(
             "mask",
             expected=f"a boolean array of shape {array.shape}, with places inside and outside",
-            got=f"{inside.dtype} of shape {inside.shape}, {int(inside.sum())} inside",
+            got=f"{inside.dtype} of shape {inside.shape}"
+            + (f", {inside.sum()} inside" if is_mask else ""),
         )
     if not np.isfinite(array).all():
         raise InputError("values", expected="finite numbers", got="NaN or infinite ones")
@@ -148,15 +151,19 @@ def map_agreement(
     Raises
     ------
     InputError
-        If maps differ in shape, or the share is none.
+        If maps differ in shape or are not finite, or the share is none.
     """
-    arrays = {name: np.asarray(values, np.float64) for name, values in maps.items()}
+    if not isinstance(maps, Mapping):
+        raise InputError("maps", expected="a dict of names to maps", got=type(maps).__name__)
+    arrays = {name: numbers(values, "maps").astype(np.float64) for name, values in maps.items()}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1:
         raise InputError("maps", expected="maps of one shape", got=f"shapes {sorted(shapes)}")
     if not 0 < share <= 1:
         raise InputError("share", expected="a number above 0, 1 at most", got=repr(share))
     flat = np.stack([array.reshape(-1) for array in arrays.values()])
+    if not np.isfinite(flat).all():
+        raise InputError("maps", expected="finite numbers", got="NaN or infinite ones")
     ranks = rankdata(flat, axis=1)
     n = max(1, round(share * flat.shape[1]))
     top = np.zeros(flat.shape, bool)

@@ -81,7 +81,8 @@ class ComponentTest:
     Attributes
     ----------
     t, p_values : array of shape (n_outputs, *input_shape)
-        Two-sided and of each component by itself. t is 0 and p 1 where a component is constant.
+        Two-sided and of each component by itself. t is 0 and p 1 where a component is constant;
+        t is infinite and p 0 where it has one value on each side.
     """
 
     t: Array
@@ -139,6 +140,8 @@ def summarise_attributions(
     """
     check_module(model)
     refuse_paired(baseline)
+    if not callable(method):
+        raise InputError("method", expected="a function that attributes", got=repr(method))
     step = check_count("chunk_size", chunk_size)
     samples = Samples(inputs, choose_device(device, model), choose_dtype(model, inputs))
     y = None if targets is None else checked_targets(targets)
@@ -178,9 +181,13 @@ def summarise_attributions(
         predictions.append(found.predictions)
     mean, square, absolute = (total / n for total in sums[:3])
     covariance = correlation = None
-    if centred is not None:
+    if y is not None and centred is not None:
         f = np.concatenate(predictions).astype(np.float64)
-        scale = f.std(0) * centred.std(0)
+        # Less than the rounding of predictions and targets is no deviation.
+        rounding = 2 * torch.finfo(samples.dtype).eps
+        varies = f.std(0) > rounding * np.abs(f).max(0)
+        varies &= centred.std(0) > 1e-14 * np.abs(y).max(0)
+        scale = np.where(varies, f.std(0) * centred.std(0), 0)
         if not scale.all():
             raise InputError(
                 "targets",
@@ -267,8 +274,9 @@ def component_t_test(inputs: Any, targets: Any) -> ComponentTest:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (means[0] - means[1]) / np.sqrt(pooled)
         freedom = pooled**2 / (variances[0] ** 2 / (n_high - 1) + variances[1] ** 2 / (n_low - 1))
+    # Where neither side varies, they are the same or infinitely many errors apart.
     constant = pooled == 0
-    t = np.where(constant, 0, t)
+    t = np.where(constant & (means[0] == means[1]), 0, t)
     p = 2 * stdtr(np.where(constant, 1, freedom), -np.abs(t))
     return ComponentTest(_shaped(t, samples), _shaped(p, samples))
 

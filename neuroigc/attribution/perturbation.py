@@ -25,7 +25,7 @@ from neuroigc.attribution.columns import check_groups
 from neuroigc.attribution.factorisation import Factors
 from neuroigc.attribution.gradients import borrow, check_module, choose_device
 from neuroigc.attribution.problem import checked_targets
-from neuroigc.attribution.samples import Samples
+from neuroigc.attribution.samples import Samples, numbers
 from neuroigc.attribution.single import open_samples, refuse_paired
 
 __all__ = ["Elements", "Perturbed", "element_values", "make_elements", "open_perturbed"]
@@ -37,11 +37,18 @@ def make_elements(groups: Mapping[str, Any] | None, input_shape: tuple[int, ...]
     """Return what is replaced together: each component by itself, or each group."""
     if groups is None:
         return list(np.arange(int(np.prod(input_shape)))[:, None])
-    return list(check_groups(groups, input_shape).values())
+    elements = list(check_groups(groups, input_shape).values())
+    if not sum(map(len, elements)):
+        raise InputError("groups", expected="a group of one or more components", got="none")
+    return elements
 
 
 def element_values(
-    values: Any, elements: Elements, input_shape: tuple[int, ...], n_samples: int | None
+    values: Any,
+    elements: Elements,
+    input_shape: tuple[int, ...],
+    n_samples: int | None,
+    argument: str = "maps",
 ) -> NDArray[np.float64]:
     """Return a map's sum over each element, (n_maps, n_elements).
 
@@ -49,18 +56,20 @@ def element_values(
     ----------
     values : array of shape input_shape, or (n_samples, *input_shape)
         The second where ``n_samples`` is given: one map for each.
+    argument : str
+        What the caller knows the maps as.
     """
-    array = np.asarray(values, np.float64)
+    array = numbers(values, argument).astype(np.float64)
     wanted = input_shape if n_samples is None else (n_samples, *input_shape)
     if array.shape not in (wanted, input_shape):
         raise InputError(
-            "maps",
+            argument,
             expected=f"shape {wanted}" + f" or {input_shape}" * (wanted != input_shape),
             got=f"shape {array.shape}",
             fix="A map of one output for all samples together, with targets; else one for each.",
         )
     if not np.isfinite(array).all():
-        raise InputError("maps", expected="finite numbers", got="NaN or infinite ones")
+        raise InputError(argument, expected="finite numbers", got="NaN or infinite ones")
     flat = array.reshape(-1, int(np.prod(input_shape)))
     owners = np.repeat(np.arange(len(elements)), [len(element) for element in elements])
     sums = np.zeros((len(elements), len(flat)))
@@ -167,7 +176,7 @@ def open_perturbed(
         own = not isinstance(replacement, Baseline)
         bank: Tensor | None
         if own:
-            given = Samples(replacement, place, samples.dtype)
+            given = Samples(numbers(replacement, "replacement"), place, samples.dtype)
             check_same_length(inputs=samples, replacement=given)
             if given.shape != samples.shape:
                 raise InputError(
@@ -176,6 +185,10 @@ def open_perturbed(
                     got=f"shape {(len(given), *given.shape)}",
                 )
             bank = given.rows(slice(None))
+            if not bool(torch.isfinite(bank).all()):
+                raise InputError(
+                    "replacement", expected="finite numbers", got="NaN or infinite ones"
+                )
         else:
             refuse_paired(replacement)
             bank = baseline_bank(replacement, samples, seed)
@@ -207,7 +220,10 @@ def _weights(perturbed: Perturbed, targets: Any) -> Tensor:
     c = torch.from_numpy(y[:, 0] - y.mean()).to(f)
     spread = c.std(unbiased=False) * f.std(unbiased=False)
     tiny = 1e-12 * (f.abs().max() * float(np.abs(y).max()))
-    if len(y) < 3 or not bool(spread > tiny):
+    # Less than the rounding of predictions is no deviation.
+    rounding = 2 * torch.finfo(perturbed.samples.dtype).eps * f.abs().max()
+    constant = not bool(spread > tiny) or bool(f.std(unbiased=False) <= rounding)
+    if len(y) < 3 or constant:
         raise InputError(
             "targets",
             expected="three or more samples whose targets and predictions vary",

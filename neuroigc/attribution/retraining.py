@@ -73,9 +73,11 @@ def remove_and_retrain(
     Raises
     ------
     InputError
-        If arrays do not fit each other, or shares are none.
+        If arrays do not fit each other, shares are none, or predictions are not finite.
     """
     x, y = numbers(inputs, "inputs"), checked_targets(targets)
+    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+        raise InputError("held_out", expected="two arrays, inputs and targets", got="others")
     new_x, new_y = numbers(held_out[0], "held_out"), checked_targets(held_out[1])
     check_same_length(inputs=x, targets=y), check_same_length(held_out=new_x, its_targets=new_y)
     fractions = np.atleast_1d(np.asarray(shares, np.float64))
@@ -89,7 +91,9 @@ def remove_and_retrain(
         )
     n_repeats, seed = check_count("n_repeats", n_repeats), check_count("seed", seed, 0)
     elements = make_elements(groups, x.shape[1:])
-    order = np.argsort(-element_values(values, elements, x.shape[1:], None)[0], kind="stable")
+    order = np.argsort(
+        -element_values(values, elements, x.shape[1:], None, "values")[0], kind="stable"
+    )
     mean = x.mean(0).reshape(-1)
     scores = np.empty((len(fractions), n_repeats))
     for s, share in enumerate(track(fractions, show=progress, label="retraining")):
@@ -103,6 +107,23 @@ def remove_and_retrain(
             parts.append(flat.reshape(array.shape))
         for repeat in range(n_repeats):
             predict = fit(parts[0], y if np.ndim(targets) > 1 else y[:, 0], seed + repeat)
-            predicted = np.asarray(predict(parts[1]), np.float64).reshape(new_y.shape)
+            predicted = _checked(predict(parts[1]), new_y.shape)
             scores[s, repeat] = np.nan_to_num(correlations(predicted.T, new_y.T)).mean()
     return scores
+
+
+def _checked(predictions: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return predictions in the shape of the targets (n_samples, n_targets)."""
+    array = numbers(predictions, "fit").astype(np.float64)
+    if array.shape != shape and not (shape[1] == 1 and array.shape == shape[:1]):
+        raise InputError(
+            "fit", expected=f"functions that predict shape {shape}", got=f"shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise InputError(
+            "fit",
+            expected="functions that predict finite numbers",
+            got=f"{int((~np.isfinite(array)).sum())} NaN or infinite",
+            fix="Look whether learning diverged.",
+        )
+    return array.reshape(shape)

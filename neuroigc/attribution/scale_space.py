@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroigc._validation import InputError, check_choice
+from neuroigc._validation import InputError, check_choice, check_count
 
 __all__ = ["ScaleSpace", "band_frequencies", "check_scales"]
 
@@ -41,6 +41,7 @@ class ScaleSpace:
     """
 
     def __init__(self, shape: tuple[int, ...], n_dims: int, like: Tensor) -> None:
+        n_dims = check_count("n_dims", n_dims)
         check_choice("n_dims", n_dims, (1, 2))
         if len(shape) < n_dims or min(shape[-n_dims:]) < 2:
             kind = "images, (..., rows, columns)" if n_dims == 2 else "signals, (..., n_points)"

@@ -26,6 +26,9 @@ from neuroigc.attribution.perturbation import (
 
 __all__ = ["Drops", "correlations", "sensitivity_n", "set_sizes"]
 
+# Relative to the largest, numbers that differ by less are the same sums in another order.
+ROUNDING = 1e-12
+
 
 def sensitivity_n(
     model: nn.Module,
@@ -96,6 +99,8 @@ class Drops:
         whole = torch.ones(1, perturbed.samples.n_inputs, dtype=torch.bool, device=device)
         intact = perturbed.read(whole)
         self.is_single = perturbed.weights is None
+        # Less than the rounding of predictions is no cost.
+        rounding = 4 * torch.finfo(perturbed.samples.dtype).eps * intact.abs().cpu().numpy()
         self.sets: list[NDArray[np.bool_]] = []
         self.costs: list[NDArray[np.float64]] = []
         for size in track(sizes, show=progress, label="sensitivity"):
@@ -110,6 +115,8 @@ class Drops:
                 costs.append((intact - perturbed.read(keep)).cpu().numpy())
             self.sets.append(chosen)
             self.costs.append(np.stack(costs, 1))
+            if self.is_single:
+                self.costs[-1][np.ptp(self.costs[-1], axis=1) <= rounding] = 0
 
     def correlate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return correlations with what elements (n_maps, n_elements) are worth."""
@@ -124,9 +131,11 @@ class Drops:
 
 
 def correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Pearson correlations of rows, NaN where one does not vary."""
+    """Return Pearson correlations of rows, NaN where one does not vary but by rounding."""
+    bounds = [ROUNDING * np.abs(v).max(1, initial=0) for v in (a, b)]
     a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
-    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    varies = [np.abs(v).max(1, initial=0) > bound for v, bound in zip((a, b), bounds, strict=True)]
+    size = np.where(varies[0] & varies[1], np.sqrt((a**2).sum(1) * (b**2).sum(1)), 0)
     found: NDArray[np.float64] = np.divide(
         (a * b).sum(1), size, where=size > 0, out=np.full(len(a), np.nan)
     )
@@ -138,7 +147,7 @@ def set_sizes(sizes: Sequence[int] | None, n_elements: int) -> list[int]:
     if sizes is None:
         grown = np.geomspace(1, max(1, n_elements - 1), 8).round()
         return [int(size) for size in np.unique(grown)]
-    chosen = [check_count("sizes", size) for size in sizes]
+    chosen = [check_count("sizes", size) for size in np.atleast_1d(np.asarray(sizes, object))]
     if not chosen or max(chosen) > n_elements:
         raise InputError(
             "sizes", expected=f"numbers from 1 to {n_elements}, the elements", got=repr(sizes)

@@ -153,10 +153,12 @@ def shapley_correlation(
         game = Game(problem, players, batch_size)
         estimate = _Estimate(problem, n_players)
         blocks = draw_blocks(problem.strata, problem.keys, seed=seed)
+        evened = [_evened(problem, block, n_rounds, seed) for block in blocks]
         with torch.no_grad():
             for number in track(range(n_rounds), show=progress, label="Shapley"):
-                for block in blocks:
+                for block, factors in zip(blocks, evened, strict=True):
                     samples, partners, weight = _draw(problem, block, number, seed)
+                    weight *= factors[number]
                     orders = draw_orders(block.keys, n_players, number, n_orders, seed)
                     for part, values in game.play(samples, partners, orders):
                         estimate.add(samples[part], partners[part], values, weight)
@@ -197,6 +199,20 @@ def shapley_correlation(
             "device": str(place),
         },
     )
+
+
+def _evened(problem: Problem, block: Block, n_rounds: int, seed: int) -> NDArray[np.float64]:
+    """Return factors of rounds by which all pairs of a block count alike, drawn once or twice.
+
+    Small blocks (of few samples in a condition) have drawn all pairs before others have.
+    """
+    if problem.bank is not None or n_rounds <= block.n_distances:
+        return np.ones(n_rounds)
+    drawn = [draw_pairs(block, number, seed=seed) for number in range(n_rounds)]
+    distances = np.array([pairs.second[0] for pairs in drawn])
+    times = np.bincount(distances)[distances]
+    factors: NDArray[np.float64] = n_rounds / (block.n_distances * times)
+    return factors
 
 
 def _draw(

@@ -25,6 +25,7 @@ from neuroigc.attribution.baselines import (
 )
 from neuroigc.attribution.factorisation import Factors, factorise
 from neuroigc.attribution.gradients import borrow, check_module, choose_device, gradients
+from neuroigc.attribution.keys import digest_rows
 from neuroigc.attribution.results import IGResult
 from neuroigc.attribution.samples import (
     Samples,
@@ -63,9 +64,9 @@ class Paths:
     weights : array of shape (n_points,)
         Weight of each point of a path; they sum to 1.
     draw : callable
-        Maps the indices of some samples (n,) to the paths' rows of the bank (n, n_paths) and to
-        points (n, n_paths, n_points) between 0, the baseline, and 1, the sample; or to arrays of
-        shapes that broadcast to these.
+        Maps the keys of some samples (n,), digests of their inputs where paths are random, to the
+        paths' rows of the bank (n, n_paths) and to points (n, n_paths, n_points) between 0, the
+        baseline, and 1, the sample; or to arrays of shapes that broadcast to these.
     is_random : bool
         Whether paths are independent draws, whose spread tells a standard error.
     """
@@ -73,7 +74,7 @@ class Paths:
     bank: Tensor
     n_paths: int
     weights: NDArray[np.float64]
-    draw: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float64]]]
+    draw: Callable[[NDArray[np.uint64]], tuple[NDArray[np.int64], NDArray[np.float64]]]
     is_random: bool = False
 
 
@@ -175,10 +176,12 @@ def attribute_samples(
         step = max(1, min(MOST_DRAWN, CHUNK_NUMBERS // samples.n_inputs))
         blocks = range(0, n, step)
         for first in track(blocks, show=progress, label=method, total=len(blocks)):
-            index = np.arange(first, min(first + step, n))
             condition = None if shown is None else shown[first : first + step]
             x = samples.rows(slice(first, first + step))
-            for part, attributed in attributor.attribute(x, index, condition):
+            keys = np.zeros(len(x), np.uint64)
+            if attributor.paths.is_random:
+                keys = digest_rows(x.cpu().numpy())
+            for part, attributed in attributor.attribute(x, keys, condition):
                 rows = slice(first + part.start, first + part.stop)
                 maps[rows], predictions[rows] = attributed[0].cpu(), attributed[1].cpu()
                 if errors is not None:
@@ -255,9 +258,9 @@ class _Attributor:
         self.n_paths = min(paths.n_paths, max(1, at_once))
         self.n_samples = max(1, at_once // paths.n_paths)
 
-    def attribute(self, x: Tensor, index: NDArray[np.int64], conditions: Tensor | None) -> Any:
+    def attribute(self, x: Tensor, keys: NDArray[np.uint64], conditions: Tensor | None) -> Any:
         """Yield slices of the samples with their maps, predictions and standard errors."""
-        picks, points = (torch.from_numpy(part).to(x.device) for part in self.paths.draw(index))
+        picks, points = (torch.from_numpy(part).to(x.device) for part in self.paths.draw(keys))
         picks = picks.expand(len(x), self.paths.n_paths)
         points = points.to(x.dtype).expand(*picks.shape, len(self.weights))
         for first in range(0, len(x), self.n_samples):
