@@ -10,8 +10,12 @@ from neuroigc._validation import InputError
 from neuroigc.cli import main
 from neuroigc.cli.arrays_source import ArraysSource
 from neuroigc.cli.config import parse_config
+from neuroigc.cli.folder import StudyFolder
 from neuroigc.cli.sources import label_path
+from neuroigc.cli.study_data import decoding_samples
 from neuroigc.datasets import load_arrays, save_arrays
+from neuroigc.models import NeuralDecoder
+from neuroigc.stats import correlation_scores, ridge_baseline
 
 N, N_LEFT, N_RIGHT = 400, 12, 10
 STUDY = """
@@ -214,3 +218,56 @@ def test_subjects_and_areas_that_are_not_there(tmp_path, options):
 def test_labels_cannot_be_read_from_outside_the_root(tmp_path, name):
     with pytest.raises(InputError, match="expected a path that stays inside"):
         label_path(tmp_path, name, "subj01")
+
+
+def test_repeats_of_an_image_are_no_further_evidence(tmp_path, options, capsys):
+    is_test = np.arange(N) % 8 < 4
+    repeats = {"is_test": is_test, "image_ids": np.arange(N) // 8 * 2 + is_test}
+    open_study(tmp_path, options | repeats)
+    study, out = str(tmp_path / "study.toml"), str(tmp_path / "out")
+    assert main(["prepare", study, "--out", out, "--quiet"]) == 0
+    told = capsys.readouterr().err
+    for subject in ("01", "02"):
+        assert f"sub-{subject}: 100 held-out samples are of 50 images" in told
+    assert main(["train", out, "--quiet"]) == 0
+    folder = StudyFolder.open(out)
+    decoder = NeuralDecoder.load(folder.model("decoder"))
+    for subject in ("01", "02"):
+        parts = [decoding_samples(folder, held_out=h, subject=subject) for h in (False, True)]
+        train, test = parts
+        predicted = decoder.predict(test.responses, conditions=test.conditions)
+        expected = correlation_scores(predicted, test.features, clusters=test.shown)
+        ridge = ridge_baseline(
+            train.responses[:], train.features, test.responses[:], test.features,
+            groups=train.shown, test_clusters=test.shown,
+        )  # fmt: skip
+        own = pd.read_csv(folder.scores(subject), sep="\t")
+        for prefix, scores in (("", expected), ("ridge_", ridge.scores)):
+            names = [f"{prefix}r_low", f"{prefix}r_high"]
+            np.testing.assert_allclose(own[names], scores.r_interval, rtol=1e-4)
+
+
+def test_independent_samples_need_no_word(tmp_path, options, capsys):
+    open_study(tmp_path, options | {"image_ids": None})
+    study, out = str(tmp_path / "study.toml"), str(tmp_path / "out")
+    assert main(["prepare", study, "--out", out, "--quiet"]) == 0
+    assert "held-out samples" not in capsys.readouterr().err
+
+
+def test_features_whose_files_would_have_one_name_are_refused(tmp_path, options, capsys):
+    names = ["eye_speed", "EyeSpeed"]
+    open_study(tmp_path, options | {"target_names": names})
+    study = tmp_path / "study.toml"
+    study.write_text(study.read_text().replace('["speed"]', json.dumps(names)))
+    assert main(["prepare", str(study), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "got 'eye_speed' and 'EyeSpeed'" in capsys.readouterr().err
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path, options):
+    names = ["null", "01"]
+    open_study(tmp_path, options | {"target_names": names, "groups": {"NA": np.arange(4)}})
+    study, out = tmp_path / "study.toml", tmp_path / "out"
+    study.write_text(study.read_text().replace('["speed"]', json.dumps(names)))
+    assert main(["run", str(study), "--out", str(out), "--quiet"]) == 0
+    assert list(json.loads((out / "summary.json").read_text())["decoding"]) == names
+    assert (out / "report.html").stat().st_size > 0

@@ -177,3 +177,17 @@ def test_bad_input_is_named():
             cluster_test(np.zeros((3, 10)), edges)
     with pytest.raises(InputError, match="statistic: expected one of 'tfce', 'area', 'mass'"):
         cluster_test(np.zeros((3, 10)), LINE, statistic="height")
+    with pytest.raises(InputError, match="values: expected finite numbers; got NaN"):
+        enhance_clusters(np.r_[np.nan, np.ones(9)], LINE)
+    with pytest.raises(InputError, match="areas: expected finite numbers from 0 up"):
+        cluster_test(np.ones((3, 10)), LINE, areas=np.r_[np.nan, np.ones(9)])
+    for call in (
+        lambda: enhance_clusters(np.ones(5), LINE),
+        lambda: find_clusters(np.ones(5), LINE, threshold=1),
+    ):
+        with pytest.raises(InputError, match=r"a mesh of 5 vertices"):
+            call()
+    faces = np.array([[0, 1, 2]])
+    for vertices in ([True, False, True], [0, 0], [-1, 2], [0.0, 1.0]):
+        with pytest.raises(InputError, match="vertices: expected different whole numbers"):
+            mesh_edges(faces, vertices=vertices)

@@ -160,6 +160,9 @@ def test_bad_input_is_named():
         sign_flip_test([[np.inf], [1.0]])
     with pytest.raises(InputError, match="got NaN at 1 vertices"):
         sign_flip_maps([[np.nan, 1], [1.0, 2]])
+    for shape in ((4,), (4, 2, 3)):
+        with pytest.raises(InputError, match=r"values: expected maps \(n_subjects, n_vertices\)"):
+            sign_flip_maps(np.ones(shape))
     with pytest.raises(InputError, match="n_flips: expected 1 or more"):
         sign_flip_test(np.zeros((13, 1)), n_flips=0)
     with pytest.raises(InputError, match="p_values: expected values from 0 to 1"):

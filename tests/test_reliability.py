@@ -66,3 +66,10 @@ def test_bad_input_is_named():
         split_half_reliability(np.zeros((3, 2, 2)))
     with pytest.raises(InputError, match=r"contributions: expected.*got NaN or infinity"):
         split_half_reliability(np.full((5, 2, 2), np.nan))
+
+
+def test_maps_of_one_value_are_not_alike(rng):
+    # The mean of equal values differs from them by rounding.
+    flat = np.full((3, 1, 20), 0.1) * [[[1]], [[3]], [[7]]]
+    assert np.isnan(map_reliability(flat).single).all()
+    assert np.isnan(map_reliability(np.concatenate([flat, rng.random((1, 1, 20))])).each).all()

@@ -110,6 +110,12 @@ def test_correlations_are_those_within_conditions(linear):
     np.testing.assert_allclose(plain.deletion, moved.deletion, atol=1e-12)
 
 
+def test_means_of_whole_numbers_are_fractions():
+    x = np.array([[0, 5], [1, 5], [0, 6], [1, 6]])
+    kept = replace_groups(lambda values: values, x, {"first": [0], "second": [1]})
+    np.testing.assert_array_equal(kept(np.array([False, True])), np.c_[np.full(4, 0.5), x[:, 1]])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -130,6 +136,15 @@ def test_correlations_are_those_within_conditions(linear):
             lambda _, y: removal_test(predict, np.ones((2, 3)), y),
             r"got shapes \(2, 3\) and \(400, 1\)",
         ),
+        (
+            lambda _, y: removal_test(predict, [[1, np.nan, 2]], y),
+            "values: expected finite numbers",
+        ),
+        (
+            lambda _, y: removal_test(predict, np.ones((1, 3)), y * np.nan),
+            "targets: expected finite numbers",
+        ),
+        (lambda _, y: replace_groups(predict, y[:, 0], GROUPS), r"inputs: expected \(n_samples"),
     ],
 )
 def test_what_cannot_be_is_refused(linear, call, message):

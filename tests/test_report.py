@@ -26,6 +26,7 @@ from neuroigc.reporting.numbers import (
 )
 from neuroigc.reporting.references import REFERENCES
 from neuroigc.reporting.study import read_study
+from neuroigc.reporting.tables import sanity_table
 from neuroigc.reporting.words import summary_sentences
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -236,6 +237,11 @@ def test_sanity_checks_have_words_not_only_colours(page):
     for look in ("good", "fair", "bad"):
         assert page.source.count(f'<td class="{look}"') == 4
     assert "what was planted is found, not all of it" in page.text
+
+
+def test_ends_of_chance_are_not_said_to_be_of_an_interval_of_the_value(study):
+    (low,) = (meaning for name, meaning in sanity_table(read_study(study)).columns if name == "Low")
+    assert "by chance" in low
 
 
 def test_without_tests_there_are_none(tmp_path):
@@ -608,6 +614,23 @@ def test_overlapping_regions_are_not_said_to_sum_to_r(bare):
     assert "Some vertices lie in several regions, so the sum is not r." in page.text
 
 
+def test_intervals_of_an_output_without_values_and_of_areas_of_one_name(tmp_path):
+    folder = make_report_study(tmp_path, encoded=())
+    for name in ("roi.tsv", "group.tsv"):
+        table = pd.read_csv(folder / name, sep="\t", dtype={"subject": str})
+        lost = table["output"] == FEATURES[0]
+        table.loc[lost, ["igc"] if "igc" in table else ["mean"]] = np.nan
+        twice = table[table["roi"] == "V1"].assign(atlas="other")
+        pd.concat([table, twice]).to_csv(folder / name, sep="\t", index=False, na_rep="n/a")
+    write_report(folder)
+    (first,) = folder.glob("figures/sub-01_intervals*.svg")
+    (group,) = folder.glob("figures/group_intervals*.svg")
+    for path in (first, group):
+        text = path.read_text(encoding="utf-8")
+        assert "<!-- V1 (other) -->" in text
+        assert FEATURES[0].replace("_", "-") not in path.name
+
+
 def test_regions_outside_the_mask_are_named_not_shown(bare):
     table = pd.read_csv(bare / "roi.tsv", sep="\t", dtype=str, keep_default_na=False)
     empty = table[table["roi"] == "V1"].assign(roi="aTL", igc="n/a", n_vertices="0")
@@ -661,14 +684,21 @@ def test_no_summary_is_an_error(tmp_path):
             '{"versions": "1"}',
             r"versions: expected an object; got '1'",
         ),
+        ("summary.json", '{"study": {"subjects": 5}}', r"study\.subjects: expected a list; got 5"),
         ("summary.json", '{"prf": {"r_size": "x"}}', r"prf\.r_size: expected a number or null"),
         ("study.toml", "= 3", r"study\.toml: expected valid TOML"),
+        ("study.toml", "data = 3", r"study\.toml data: expected a table; got 3"),
         ("roi.tsv", "subject\troi\n01\tV1\n", r"roi\.tsv: expected columns .*; got no hemisphere"),
         ("roi.tsv", "", r"roi\.tsv: expected a table separated by tabs"),
         (
             "decoding.tsv",
             "subject\toutput\tr\tn_test\n01\ta\thigh\t3\n",
             r"decoding\.tsv r: expected numbers; got 'high'",
+        ),
+        (
+            "decoding.tsv",
+            "subject\toutput\tr\tn_test\tridge_r\n01\ta\t0.1\t3\thigh\n",
+            r"decoding\.tsv ridge_r: expected numbers; got 'high'",
         ),
         (
             "decoding.tsv",

@@ -104,8 +104,14 @@ def test_bad_input_is_named(rng):
     x, y, test_x, test_y = draw(rng)
     with pytest.raises(InputError, match="equally many features, and outputs"):
         ridge_baseline(x, y, test_x[:, :4], test_y)
-    with pytest.raises(InputError, match="penalties: expected numbers above 0"):
+    with pytest.raises(InputError, match="penalties: expected finite numbers above 0"):
         ridge_baseline(x, y, test_x, test_y, penalties=[0.0, 1.0])
+    with pytest.raises(InputError, match="penalties: expected finite numbers above 0"):
+        ridge_baseline(x, y, test_x, test_y, penalties=[1.0, np.inf])
+    with pytest.raises(InputError, match="train_inputs: expected at least one sample"):
+        ridge_baseline(x[:0], y[:0], test_x, test_y)
+    with pytest.raises(InputError, match="test_inputs: expected at least one sample"):
+        ridge_baseline(x, y, test_x[:0], test_y[:0])
     with pytest.raises(InputError, match="finite numbers, and inputs that vary"):
         ridge_baseline(np.ones_like(x), y, test_x, test_y)
     with pytest.raises(InputError, match="train_inputs and train_targets"):

@@ -231,8 +231,10 @@ def test_similarity_is_that_of_ranks_or_values(rng):
     values = map_similarity(own.reshape(2, 5, 6), maps.reshape(3, 2, 5, 6), method="pearson")
     assert values[1, 0] == pytest.approx(np.corrcoef(own[0], maps[1, 0])[0, 1])
     np.testing.assert_allclose(map_similarity(own, np.stack([own, -own, 3 * own])).T[0], [1, -1, 1])
-    maps[0, 1] = 2
-    assert map_similarity(own, maps)[0, 1] == 0
+    for flat, method in itertools.product((2, 0.1, 0.7), ("spearman", "pearson")):
+        maps[0, 1] = flat
+        assert map_similarity(own, maps, method=method)[0, 1] == 0
+        assert map_similarity(maps[0], maps, method=method)[:, 1].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def test_bad_input_is_named():
         correlation_scores(np.zeros(4), np.full(4, np.nan))
     with pytest.raises(InputError, match="clusters: expected at least four independent"):
         correlation_scores(np.arange(6.0), np.arange(6.0), clusters=[0, 0, 1, 1, 2, 2])
+    with pytest.raises(InputError, match=r"clusters: expected one label .* shape \(6, 1\)"):
+        correlation_scores(np.arange(6.0), np.arange(6.0), clusters=np.arange(6)[:, None])
     with pytest.raises(InputError, match="at least one output; got shape"):
         correlation_scores(np.zeros((6, 0)), np.zeros((6, 0)))
     for level in (0, 1.5):

@@ -145,6 +145,18 @@ def test_rotated_maps_are_as_smooth_and_tests_honest_where_plain_ones_are_not(rn
     assert np.mean(np.array(naive) <= 0.05) > 0.5
 
 
+def test_offsets_of_maps_do_not_matter(rng):
+    spheres = two_spheres(2)
+    x, maps = rng.standard_normal(324), rng.standard_normal((2, 324))
+    plain = spin_test(x, maps, spheres, n_rotations=9)
+    for moved in (spin_test(x, maps + 1e9, spheres, n_rotations=9),
+                  spin_test(x + 1e9, maps, spheres, n_rotations=9)):  # fmt: skip
+        np.testing.assert_allclose(moved.r, plain.r, atol=1e-6)
+        np.testing.assert_allclose(moved.null, plain.null, atol=1e-6)
+    flat = spin_test(x, np.full(324, 0.7), spheres, n_rotations=2)
+    assert np.isnan([flat.r, flat.p_values]).all()
+
+
 def test_bad_input_is_named(rng):
     spheres = two_spheres(1)
     x = rng.standard_normal(84)
@@ -163,8 +175,9 @@ def test_bad_input_is_named(rng):
     patch = np.where(np.arange(84) < 60, x, np.nan)
     with pytest.raises(InputError, match=r"maps: expected values at half of each .*got 43%"):
         spin_test(x, patch, spheres)
-    with pytest.raises(InputError, match="n_rotations: expected 1 or more"):
-        spin_test(x, x, spheres, n_rotations=0)
+    for n_rotations in (0, -1, 2.5, "9"):
+        with pytest.raises(InputError, match="n_rotations: expected 1 or more"):
+            spin_test(x, x, spheres, n_rotations=n_rotations)
 
 
 def test_threads_change_nothing():

@@ -185,7 +185,9 @@ def ridge_correlation(folder, subject: str, samples) -> np.ndarray:
         for part in (train, samples)
     )
     seed = folder.config.seed
-    baseline = ridge_baseline(inputs, train.responses, shown, samples.responses, seed=seed)
+    baseline = ridge_baseline(
+        inputs, train.responses, shown, samples.responses, groups=train.shown, seed=seed
+    )
     return baseline.scores.r
 
 

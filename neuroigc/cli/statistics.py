@@ -36,7 +36,9 @@ def write_scores(folder, subject: str, *, progress: bool) -> None:
     held_out = decoding_samples(folder, held_out=True, subject=subject)
     decoder = NeuralDecoder.load(folder.model("decoder"))
     predicted = decoder.predict(held_out.responses, conditions=held_out.conditions)
-    table = _score_columns("", correlation_scores(predicted, held_out.features))
+    # Repeats of an image are no further evidence, nor may they lie in several folds.
+    shown = held_out.shown
+    table = _score_columns("", correlation_scores(predicted, held_out.features, clusters=shown))
     if config.decoding.ridge:
         trained = decoding_samples(folder, held_out=False, subject=subject)
         ridge = ridge_baseline(
@@ -44,6 +46,8 @@ def write_scores(folder, subject: str, *, progress: bool) -> None:
             trained.features,
             held_out.responses[:],
             held_out.features,
+            groups=trained.shown,
+            test_clusters=shown,
             seed=config.seed,
             progress=progress,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ __all__ = [
 
 # Columns of the table of features that are none.
 ABOUT = ("held_out", "shown")
+# Columns of names, in whichever table.
+_WORDS = ("subject", "hemisphere", "atlas", "roi", "output", "status", "check", "light", "meaning")
 
 
 class DecodingSamples(NamedTuple):
@@ -52,14 +55,15 @@ class DecodingSamples(NamedTuple):
 class EncodingSamples(NamedTuple):
     """Images → vertices of one subject.
 
-    ``rows`` are the places of these images among all that the subject saw, ``roi`` the area of
-    each vertex, and ``noise_ceiling`` is explainable variance (0-1); ``n_repeats``, ``ncsnr`` and
-    it are None where the release does not say.
+    ``rows`` are the places of these images among all that the subject saw, ``shown`` is the same
+    where the same was shown, ``roi`` the area of each vertex, and ``noise_ceiling`` is explainable
+    variance (0-1); ``n_repeats``, ``ncsnr`` and it are None where the release does not say.
     """
 
     images: np.ndarray
     responses: np.ndarray
     rows: np.ndarray
+    shown: np.ndarray
     vertices: dict[str, np.ndarray]
     roi: np.ndarray
     n_repeats: np.ndarray | None
@@ -98,7 +102,8 @@ def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples
     part = folder.config.encoding
     data = SubjectData.load(folder.prepared(subject))
     images = encoding_images(folder, subject)
-    rows = np.flatnonzero(load_features(folder)["held_out"].loc[data.image_ids] == held_out)
+    table = load_features(folder).loc[data.image_ids]
+    rows = np.flatnonzero(table["held_out"] == held_out)
     names = _names_of_areas(folder, subject, data.vertices)
     kept = np.isin(names, part.rois) | part.elsewhere
     if not kept.any():
@@ -117,6 +122,7 @@ def encoding_samples(folder, subject: str, *, held_out: bool) -> EncodingSamples
         images=images[rows],
         responses=data.responses[np.ix_(rows, kept)],
         rows=rows,
+        shown=table["shown"].to_numpy()[rows],
         vertices={side: data.vertices[side][own] for side, own in sides},
         roi=names[kept],
         n_repeats=repeats,
@@ -173,14 +179,22 @@ def _columns(data, vertices):
 
 def load_features(folder) -> pd.DataFrame:
     """Return the features of every image, indexed by image id, with the columns of ``ABOUT``."""
-    table = read_table(folder, "prepare", folder.features, ("image_id", *ABOUT))
+    # A feature may be called like a column of words elsewhere, and is a number.
+    table = read_table(folder, "prepare", folder.features, ("image_id", *ABOUT), words=())
     return table.set_index("image_id")
 
 
-def read_table(folder, stage: str, path: Path, columns) -> pd.DataFrame:
+def read_table(folder, stage: str, path: Path, columns, *, words=_WORDS) -> pd.DataFrame:
     """Read a table that a stage wrote, with at least these columns."""
     with folder.reading(stage, path):
-        table = pd.read_csv(path, sep="\t", dtype={"subject": str})
+        # What is called NA or 01 is called so.
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=dict.fromkeys(words, str),
+            keep_default_na=False,
+            na_values=["n/a"],
+        )
         table[list(columns)]  # a KeyError names those that are missing
     return table
 
@@ -224,9 +238,25 @@ def write_features(folder, source) -> None:
                 fix="Rename them.",
             )
         table = table.join(own_features)
-    for name in config.decoding.features if config.decoding else ():
+    features = config.decoding.features if config.decoding else ()
+    for name in features:
         _check_feature(table, name)
+    _check_file_names(features)
+    _tell_of_repeats(table[table["held_out"] == 1], owner)
     write_table(folder.features, table.reset_index())
+
+
+def _tell_of_repeats(held_out, owner):
+    """Say whose errors will be too small because samples are not independent."""
+    of_subject = held_out.groupby([owner[image] for image in held_out.index])["shown"]
+    for subject, shown in of_subject:
+        if shown.nunique() < len(shown):
+            print(
+                f"neuroigc: sub-{subject}: {len(shown)} held-out samples are of "
+                f"{shown.nunique()} images; errors, intervals and p-values of areas and maps take "
+                "samples for independent and promise too much: average the repeats of an image",
+                file=sys.stderr,
+            )
 
 
 def _check_feature(table, name):
@@ -245,6 +275,22 @@ def _check_feature(table, name):
             got=f"none for {len(bad)} of {len(table)} images, such as image {bad[0]}",
             fix="A blank image has no slope, for one; choose another feature or other images.",
         )
+
+
+def _check_file_names(features):
+    """Raise where maps of one feature would take the place of another's, here or elsewhere."""
+    taken = {}
+    for name in features:
+        # Some file systems, and the report, do not tell capitals from small letters.
+        label = bids_label(name, "[decoding] features").lower()
+        if label in taken:
+            raise InputError(
+                "[decoding] features",
+                expected="names that differ in letters and digits, which files are named by",
+                got=f"{taken[label]!r} and {name!r}",
+                fix="Rename one of them.",
+            )
+        taken[label] = name
 
 
 def _read_own_features(path, image_ids):

@@ -294,9 +294,14 @@ def _intervals(study, folder):
 
 
 def _interval_figures(folder, table, who, label, title, caption):
+    # Of an output without an estimate there is nothing to draw.
+    table = table[table["igc"].notna()]
+    # Areas of one name are told apart by their atlases, as in the tables.
+    doubled = table.groupby(["hemisphere", "output", "roi"])["atlas"].transform("nunique") > 1
+    names = table["roi"].where(~doubled, table["roi"] + " (" + table["atlas"] + ")")
     table = table.assign(
         output=table["output"].map(feature_name).map(plots.escape_math),
-        roi=table["roi"].map(plots.escape_math),
+        roi=names.map(plots.escape_math),
     )
     names, figures = list(dict.fromkeys(table["output"])), []
     for start in range(0, len(names), _PANELS_A_FIGURE):

@@ -60,6 +60,13 @@ _KEYS = {
     "group.tsv": ["hemisphere", "atlas", "roi", "output"],
     "sanity.tsv": ["subject", "output", "check"],
 }
+# Columns that need not be there, and hold numbers.
+_OPTIONAL = {
+    "roi.tsv": ("low", "high", "p", "p_fwe", "p_fdr"),
+    "prf.tsv": ("encoder_r", "ridge_r", "noise_ceiling_r", "normalised_r"),
+    "decoding.tsv": ("r_low", "r_high", "ridge_r", "ridge_r_low", "ridge_r_high"),
+    "group.tsv": ("n_significant", "p_replication", "prevalence_low"),
+}
 # Whose rows belong to subjects, and to subjects only.
 _OF_SUBJECTS = ("roi.tsv", "prf.tsv", "phantoms.tsv", "decoding.tsv")
 _NOT_A_NUMBER = ("", "n/a", "nan", "NaN", "NA")
@@ -224,6 +231,11 @@ def _read_summary(path: Path) -> dict:
             raise InputError(
                 f"summary.json {name}", expected="an object", got=repr(part), fix=_RERUN
             )
+    subjects = (parts["study"] or {}).get("subjects")
+    if subjects is not None and not isinstance(subjects, list):
+        raise InputError(
+            "summary.json study.subjects", expected="a list", got=repr(subjects), fix=_RERUN
+        )
     numbers = {
         f"{name}.{key}": value
         for name, part in parts.items()
@@ -242,9 +254,15 @@ def _read_settings(path: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError("study.toml", expected="valid TOML", got=str(error)) from error
+    for name in ("data", "rois", "decoding", "encoding"):
+        if not isinstance(settings.get(name, {}), dict):
+            raise InputError(
+                f"study.toml {name}", expected="a table", got=repr(settings[name]), fix=_RERUN
+            )
+    return settings
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -265,6 +283,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             got=f"no {', '.join(missing)}",
             fix=_RERUN,
         )
+    numbers += _OPTIONAL.get(path.name, ())
     for name in table.columns.difference(text):
         column = table[name].mask(table[name].isin(_NOT_A_NUMBER))
         converted = pd.to_numeric(column, errors="coerce")

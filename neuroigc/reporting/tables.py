@@ -192,7 +192,7 @@ def sanity_table(study: Study) -> Table | None:
     if table is None or not len(table):
         return None
     columns = [("Check", ""), ("Light", ""), ("Output", ""), ("Subject", ""), ("Value", "")]
-    columns += [("Low", "of its interval"), ("High", "of its interval")]
+    columns += [("Low", "of 95 % of values by chance"), ("High", "of the same")]
     columns += [("Limit", "beyond which the light changes"), ("Meaning", "")]
     rows = []
     for row in table.to_dict("records"):

@@ -78,8 +78,17 @@ def mesh_edges(faces: ArrayLike, *, vertices: ArrayLike | None = None) -> np.nda
     edges = np.unique(ends, axis=0)
     if vertices is None:
         return edges
-    place = np.full(max(faces.max(initial=-1), np.max(vertices, initial=-1)) + 1, -1)
-    place[np.asarray(vertices)] = np.arange(len(np.asarray(vertices)))
+    vertices = np.asarray(vertices)
+    numbers = vertices.ndim == 1 and vertices.dtype.kind in "iu" and (vertices >= 0).all()
+    if not numbers or len(np.unique(vertices)) < len(vertices):
+        raise InputError(
+            "vertices",
+            expected="different whole numbers from 0 up (n_vertices,)",
+            got=f"{vertices.dtype} of shape {vertices.shape}",
+            fix="Of a mask take np.flatnonzero.",
+        )
+    place = np.full(max(faces.max(initial=-1), vertices.max(initial=-1)) + 1, -1)
+    place[vertices] = np.arange(len(vertices))
     edges = place[edges]
     return np.sort(edges[(edges >= 0).all(1)], axis=1)
 
@@ -124,6 +133,7 @@ def find_clusters(values: ArrayLike, edges: ArrayLike, *, threshold: float) -> n
     values, edges = np.asarray(values), np.asarray(edges)
     if not threshold > 0:
         raise InputError("threshold", expected="a number above 0", got=repr(threshold))
+    _check_mesh(len(values), edges)
     labels = np.zeros(len(values), dtype=np.int64)
     for sign in (1, -1):
         inside = sign * values >= threshold
@@ -176,6 +186,14 @@ def enhance_clusters(
     values, edges = np.asarray(values, dtype=float), np.asarray(edges)
     areas = np.ones(len(values)) if areas is None else np.asarray(areas, dtype=float)
     n_steps = check_count("n_steps", n_steps)
+    _check_mesh(len(values), edges, areas)
+    if not np.isfinite(values).all():
+        raise InputError(
+            "values",
+            expected="finite numbers",
+            got="NaN or infinity",
+            fix="Leave such vertices out, here and of mesh_edges.",
+        )
     enhanced = np.zeros(len(values))
     largest = np.abs(values).max(initial=0)
     if largest == 0:
@@ -246,24 +264,7 @@ def cluster_test(
             got=f"shape {null.shape}" if null.ndim != 2 or len(null) < 2 else "NaN or infinity",
         )
     areas = np.ones(null.shape[1]) if areas is None else np.asarray(areas, dtype=float)
-    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
-        raise InputError(
-            "edges",
-            expected="whole numbers (n_edges, 2), as of mesh_edges",
-            got=f"{edges.dtype} of shape {edges.shape}",
-        )
-    if (
-        len(areas) != null.shape[1]
-        or edges.max(initial=0) >= null.shape[1]
-        or edges.min(initial=0) < 0
-    ):
-        raise InputError(
-            "edges and areas",
-            expected=f"those of a mesh of {null.shape[1]} vertices",
-            got=f"{len(areas)} areas, and vertices from number {edges.min(initial=0)} "
-            f"to {edges.max(initial=0)}",
-            fix="mesh_edges(faces, vertices=...) chooses the vertices of a map.",
-        )
+    _check_mesh(null.shape[1], edges, areas)
     deviation = np.ones(null.shape[1])
     if standardise:
         deviation = np.sqrt(np.mean(np.square(null, dtype=float), axis=0))
@@ -282,6 +283,30 @@ def cluster_test(
     else:
         labels = find_clusters(statistics, edges, threshold=threshold)
     return ClusterTest(statistics, observed, p_values, labels)
+
+
+def _check_mesh(n_vertices, edges, areas=None):
+    """Raise unless edges, and areas, are those of a map's vertices."""
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
+        raise InputError(
+            "edges",
+            expected="whole numbers (n_edges, 2), as of mesh_edges",
+            got=f"{edges.dtype} of shape {edges.shape}",
+        )
+    if (
+        (areas is not None and areas.shape != (n_vertices,))
+        or edges.max(initial=-1) >= n_vertices
+        or edges.min(initial=0) < 0
+    ):
+        raise InputError(
+            "edges and areas",
+            expected=f"those of a mesh of {n_vertices} vertices",
+            got=f"{n_vertices if areas is None else areas.size} areas, and vertices from number "
+            f"{edges.min(initial=0)} to {edges.max(initial=0)}",
+            fix="mesh_edges(faces, vertices=...) chooses the vertices of a map.",
+        )
+    if areas is not None and not ((areas >= 0) & np.isfinite(areas)).all():
+        raise InputError("areas", expected="finite numbers from 0 up", got="others")
 
 
 def _scores(values, edges, areas, statistic, threshold, n_steps):

@@ -145,6 +145,10 @@ def sign_flip_maps(values: ArrayLike, *, n_flips: int = 999, seed: int = 0) -> n
         The first of the signs as they are.
     """
     values = _check_subjects(values)
+    if values.ndim != 2:
+        raise InputError(
+            "values", expected="maps (n_subjects, n_vertices)", got=f"shape {values.shape}"
+        )
     if np.isnan(values).any():
         raise InputError(
             "values",

@@ -136,4 +136,6 @@ def _standardised(maps: np.ndarray) -> np.ndarray:
     centred = maps - maps.mean(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         scaled: np.ndarray = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
-    return scaled
+    # The mean of equal values may differ from them by rounding.
+    varies: np.ndarray = (maps != maps[..., :1]).any(-1, keepdims=True)
+    return np.where(varies, scaled, np.nan)

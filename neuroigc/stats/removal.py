@@ -88,6 +88,11 @@ def replace_groups(
     """
     check_choice("replacement", replacement, ("mean", "samples"))
     x = np.asarray(inputs)
+    if x.ndim != 2:
+        raise InputError("inputs", expected="(n_samples, n_features)", got=f"shape {x.shape}")
+    if x.dtype.kind != "f":
+        # Means of whole numbers are none.
+        x = x.astype(float)
     n = check_same_length(inputs=x, conditions=conditions)
     columns = [np.asarray(members) for members in groups.values()]
     if not columns:
@@ -164,6 +169,9 @@ def removal_test(
             expected="(n_outputs, n_groups) of two groups or more, and (n_samples, n_outputs)",
             got=f"shapes {values.shape} and {targets.shape}",
         )
+    for name, array in (("values", values), ("targets", targets)):
+        if not np.isfinite(array).all():
+            raise InputError(name, expected="finite numbers", got="NaN or infinity")
     n_outputs, n_groups = values.shape
     z = _within(targets, conditions)
 

@@ -114,6 +114,9 @@ def ridge_baseline(
     x, test_x = np.asarray(train_inputs), np.asarray(test_inputs)
     n = check_same_length(train_inputs=x, train_targets=train_targets, groups=groups)
     n_test = check_same_length(test_inputs=test_x, test_targets=test_targets)
+    for name, size in (("train_inputs", n), ("test_inputs", n_test)):
+        if not size:
+            raise InputError(name, expected="at least one sample", got="none")
     y = np.asarray(train_targets, dtype=float).reshape(n, -1)
     test_y = np.asarray(test_targets, dtype=float).reshape(n_test, -1)
     if x.ndim != 2 or x.shape[1:] != test_x.shape[1:] or y.shape[1] != test_y.shape[1]:
@@ -123,8 +126,10 @@ def ridge_baseline(
             got=f"inputs {x.shape} and {test_x.shape}, targets {y.shape} and {test_y.shape}",
         )
     relative = np.asarray(penalties, dtype=float).reshape(-1)
-    if relative.size == 0 or not (relative > 0).all():
-        raise InputError("penalties", expected="numbers above 0", got=f"{relative.tolist()}"[:80])
+    if relative.size == 0 or not ((relative > 0) & np.isfinite(relative)).all():
+        raise InputError(
+            "penalties", expected="finite numbers above 0", got=f"{relative.tolist()}"[:80]
+        )
     fold_of = group_folds(np.arange(n) if groups is None else groups, n_folds, seed=seed)
     products = _Products(x, test_x)
     unit = products.total_variance()

@@ -126,6 +126,10 @@ def correlation_scores(
             raise InputError(name, expected="finite numbers", got="NaN or infinity")
     if not 0 < level < 1:
         raise InputError("level", expected="a number between 0 and 1", got=repr(level))
+    if clusters is not None and np.ndim(clusters) != 1:
+        raise InputError(
+            "clusters", expected="one label for each sample", got=f"shape {np.shape(clusters)}"
+        )
     if not f.size:
         raise InputError("predictions", expected="at least one output", got=f"shape {f.shape}")
     # Whole numbers of few bits, and half precision, overflow in squares.

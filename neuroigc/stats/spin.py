@@ -207,6 +207,7 @@ def spin_test(
         that what is left after a rotation would be compared with little or nothing.
     """
     check_choice("method", method, ("pearson", "spearman"))
+    n_rotations = check_count("n_rotations", n_rotations)
     sides = _check_spheres(spheres)
     x = np.asarray(values, dtype=float)
     maps = np.atleast_2d(np.asarray(maps, dtype=float))
@@ -236,8 +237,12 @@ class _Comparison:
     """Correlations of one map with others, over the vertices that both have."""
 
     def __init__(self, x, maps):
-        self.maps, known = maps, np.isfinite(x)
+        known = np.isfinite(x)
         x = np.where(known, x - x[known].mean(), 0)
+        # Near their means sums of squares keep their digits; what is constant becomes exactly 0.
+        self.maps = (
+            maps - (np.nanmin(maps, 1, keepdims=True) + np.nanmax(maps, 1, keepdims=True)) / 2
+        )
         self.x, self.moments = x, np.stack([known, x, x * x]).astype(float)
 
     def __call__(self, given):
