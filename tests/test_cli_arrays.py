@@ -13,7 +13,7 @@ from neuroigc.cli.config import parse_config
 from neuroigc.cli.folder import StudyFolder
 from neuroigc.cli.sources import label_path
 from neuroigc.cli.study_data import decoding_samples
-from neuroigc.datasets import load_arrays, save_arrays
+from neuroigc.datasets import SubjectData, load_arrays, save_arrays
 from neuroigc.models import NeuralDecoder
 from neuroigc.stats import correlation_scores, ridge_baseline
 
@@ -245,6 +245,40 @@ def test_repeats_of_an_image_are_no_further_evidence(tmp_path, options, capsys):
         for prefix, scores in (("", expected), ("ridge_", ridge.scores)):
             names = [f"{prefix}r_low", f"{prefix}r_high"]
             np.testing.assert_allclose(own[names], scores.r_interval, rtol=1e-4)
+
+
+def test_held_out_repeats_of_an_image_are_averaged(tmp_path, options, capsys):
+    is_test = np.arange(N) % 8 < 4
+    ids = np.arange(N) // 8 * 2 + is_test
+    targets = np.random.default_rng(3).standard_normal((N, 1))[ids]
+    repeats = {"is_test": is_test, "image_ids": ids, "targets": targets, "target_names": ["speed"]}
+    config = open_study(tmp_path, options | repeats)
+    study, out = str(tmp_path / "study.toml"), str(tmp_path / "out")
+    assert main(["prepare", study, "--out", out, "--quiet"]) == 0
+    assert "held-out samples" not in capsys.readouterr().err
+    folder, data = StudyFolder.open(out), ArraysSource(config).data
+    for subject in ("01", "02"):
+        own = SubjectData.load(folder.prepared(subject))
+        mine = np.flatnonzero(data.conditions == int(subject))
+        test = mine[is_test[mine]]
+        assert own.image_ids[~own.is_test].tolist() == mine[~is_test[mine]].tolist()
+        assert len(np.unique(ids[own.image_ids[own.is_test]])) == own.is_test.sum()
+        columns = np.concatenate([own.vertices["left"], own.vertices["right"]])
+        sides = np.repeat(["left", "right"], [len(own.vertices[s]) for s in ("left", "right")])
+        where = {
+            (side, vertex): k + start
+            for side, start in (("left", 0), ("right", len(data.vertices["left"])))
+            for k, vertex in enumerate(data.vertices[side])
+        }
+        order = [where[pair] for pair in zip(sides, columns, strict=True)]
+        for row, image in zip(own.responses[own.is_test], own.image_ids[own.is_test], strict=True):
+            same = test[ids[test] == ids[image]]
+            assert same[0] == image
+            expected = data.responses[same][:, order].mean(0)
+            np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+        counts = [np.sum(ids[test] == ids[i]) for i in own.image_ids[own.is_test]]
+        assert own.n_repeats[own.is_test].tolist() == counts
+        assert set(own.n_repeats[~own.is_test]) == {1}
 
 
 def test_independent_samples_need_no_word(tmp_path, options, capsys):

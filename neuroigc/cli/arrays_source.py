@@ -17,6 +17,8 @@ class ArraysSource:
     """Responses and targets as `neuroigc.datasets.load_arrays` reads them.
 
     Every row is a sample of its own, numbered from 0: what elsewhere is the number of an image.
+    Held-out rows of one subject, image and targets count as one sample, numbered as the first of
+    them, with their mean response: errors and tests take samples for independent.
     The subject of a row is its condition. Regions are files with {hemi} below the root, or, by
     the name "groups", those of the data set itself.
     """
@@ -83,6 +85,14 @@ class ArraysSource:
         starts = {"left": 0, "right": n_left}
         columns, vertices, n_dropped = [], {}, {}
         responses = self.data.responses[rows].astype(np.float32)
+        of_one = self._independent(rows)
+        n_repeats = np.bincount(of_one)
+        if len(n_repeats) < len(rows):
+            order = np.argsort(of_one, kind="stable")
+            starts_of = np.cumsum(n_repeats) - n_repeats
+            sums = np.add.reduceat(responses[order], starts_of, axis=0, dtype=np.float64)
+            responses = (sums / n_repeats[:, None]).astype(np.float32)
+            rows = rows[order[starts_of]]
         varies = np.ptp(responses, axis=0) > 0
         for side in HEMISPHERES:
             order = np.argsort(self.data.vertices[side])
@@ -95,13 +105,25 @@ class ArraysSource:
             subject=subject,
             responses=responses[:, np.concatenate(columns)],
             image_ids=rows,
-            n_repeats=None,
+            n_repeats=n_repeats if len(rows) < len(of_one) else None,
             is_test=np.zeros(len(rows), bool) if is_test is None else is_test[rows],
             vertices=vertices,
             space=self.data.space,
             n_surface_vertices=dict.fromkeys(HEMISPHERES, n),
             n_dropped=n_dropped,
         )
+
+    def _independent(self, rows):
+        """Return numbers, from 0 in the order of the rows, of which sample each is part."""
+        ids, is_test = self.data.image_ids, self.data.is_test
+        if ids is None or is_test is None:
+            return np.arange(len(rows))
+        targets = self.data.targets.reshape(len(self.data.targets), -1)[rows]
+        known = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
+        alone = np.where(is_test[rows], -1, np.arange(len(rows)))
+        keys = np.stack([ids[rows], known, alone], axis=1)
+        _, first, own = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[own.reshape(-1)]
 
     def features(self, subject: str, image_ids: np.ndarray) -> pd.DataFrame:  # noqa: ARG002
         """Return the targets of some samples."""
