@@ -72,6 +72,14 @@ def test_stars_stand_where_p_is_small(table):
     assert stars(p="p_fdr") == 0
 
 
+def test_the_legend_lies_between_title_and_axes(table):
+    ax = plot_roi_intervals(table, output="b", title="Some output")
+    ax.figure.canvas.draw()
+    legend, axes = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    assert axes.y1 <= legend.y0 + 1
+    assert legend.y1 <= ax.title.get_window_extent().y0 + 1
+
+
 def test_one_side_alone_has_no_legend(table):
     both = table[table["hemisphere"] == "left"].assign(hemisphere="both")
     assert plot_roi_intervals(both, output="b").get_legend() is None

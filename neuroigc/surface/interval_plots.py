@@ -74,14 +74,19 @@ def plot_roi_intervals(table, *, output, p="p_fwe", alpha=0.05, label=None, titl
     ax.margins(x=0.08)
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=7)
+    ax.locator_params(axis="x", nbins=6)
     ax.grid(axis="y", color="0.92", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel("IGC, 95 % interval" if label is None else label, fontsize=8)
     if title:
-        ax.set_title(title, fontsize=8)
+        # Room for the legend, which would lie over intervals inside.
+        ax.set_title(title, fontsize=8, pad=16 if len(sides) > 1 else 6)
     if len(sides) > 1:
-        ax.legend(fontsize=6.5, frameon=False, loc="best", handletextpad=0.2)
+        ax.legend(
+            fontsize=6.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2,
+            handletextpad=0.2, columnspacing=1.2, borderaxespad=0.1,
+        )  # fmt: skip
     return ax
 
 
