@@ -776,10 +776,14 @@ def test_summary_of_a_study_without_truth_names_the_reference(tmp_path):
 
 
 def test_ridge_network_and_ceiling_stand_side_by_side(page):
-    header = 'Ridge regression, r</th><th scope="col">Encoder, r</th>'
-    assert f'{header}<th scope="col">Noise ceiling, r</th>' in page.source
+    header = 'Ridge, r</th><th scope="col">Encoder, r</th>'
+    assert f'{header}<th scope="col">Ceiling, r</th>' in page.source
     assert "(ridge regression 0." in page.text
     assert "predicted the same vertices from local contrast" in page.text
     table = re.search(r"<caption>Correlation of decoded and true.*?</table>", page.source, re.S)[0]
     for name in ("r, network", "r, ridge", "Noise ceiling"):
         assert name in table
+
+
+def test_captions_count_the_subjects_of_the_group(page):
+    assert re.search(r"What each region contributes in \d+ subjects", page.text)

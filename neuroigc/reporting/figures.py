@@ -12,7 +12,6 @@ from neuroigc.reporting import area_plots, plots
 from neuroigc.reporting.numbers import (
     RoiTable,
     feature_name,
-    format_number,
     group_intervals,
     join_words,
 )
@@ -282,7 +281,7 @@ def _intervals(study, folder):
         )  # fmt: skip
     if "group.tsv" in study.tables:
         group = group_intervals(study.tables["group.tsv"])
-        n = format_number(group["n_subjects"].max(), 0)
+        n = int(group["n_subjects"].max())
         figures += _interval_figures(
             folder, group[group["hemisphere"] == "both"], "group", "mean IGC, 95 % interval",
             f"What each region contributes in {n} subjects",

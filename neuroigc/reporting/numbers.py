@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from neuroigc.reporting.study import ELSEWHERE
@@ -139,7 +140,8 @@ def feature_name(output: str) -> str:
 
 def is_known(value: object) -> bool:
     """Return whether ``value`` is a number that can be shown."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Numbers of numpy, too.
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def format_number(value: object, digits: int = 2) -> str:
