@@ -69,18 +69,6 @@ def test_is_complete(rng, activation, n_points, bound):
     np.testing.assert_allclose(result.baseline_predictions, ends, atol=1e-12)
 
 
-def test_kinks_leave_a_gap_that_is_reported(rng):
-    images = rng.standard_normal((7, 8, 8))
-    model = shake(nn.Sequential(nn.Flatten(), *mlp(64, 2, nn.ReLU, width=24))).double()
-    few, many = (blur_integrated_gradients(model, images, n_points=n) for n in (4, 200))
-    summed = few.attributions.reshape(7, 2, -1).sum(2)
-    np.testing.assert_allclose(
-        few.completeness_gap, summed - few.predictions + few.baseline_predictions, atol=1e-12
-    )
-    assert np.abs(many.completeness_gap).max() < 1e-2
-    assert np.abs(many.completeness_gap).max() < np.abs(few.completeness_gap).max() / 4
-
-
 def test_sums_over_scales_and_pixels(images):
     result = blur_integrated_gradients(cnn().double(), images, n_points=3, keep_scales=True)
     kept = result.scale_attributions

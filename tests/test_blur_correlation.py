@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import Conditioned, cnn, make_targets, predict, shake
+from attribution_models import Conditioned, cnn, make_targets, mlp, predict, shake
 from torch import nn
 
 from neuroigc._validation import InputError
@@ -107,6 +107,22 @@ def test_many_outputs_are_read_from_latents(images, rng):
     few = blur_correlation(model, images, targets, pool=2, n_points=3, outputs=[3, 22])
     for name in ("attributions", "standard_errors", "scale_attributions", "scale_standard_errors"):
         np.testing.assert_allclose(getattr(many, name)[[3, 22]], getattr(few, name), atol=1e-12)
+
+
+def test_kinks_are_no_gap(images, rng):
+    model = nn.Sequential(nn.Flatten(), *mlp(64, 3, nn.ReLU)).double().eval()
+    targets = make_targets(model, images, rng)
+    found = blur_correlation(model, images, targets, n_points=1)
+    assert np.abs(found.scale_gap).max() < 1e-12
+
+
+def test_kinks_are_no_gap_for_many_outputs_either(images, rng):
+    model = nn.Sequential(nn.Flatten(), *mlp(64, 30, nn.ReLU)).double().eval()
+    targets = make_targets(model, images, rng)
+    many = blur_correlation(model, images, targets, n_points=3)
+    few = blur_correlation(model, images, targets, n_points=3, outputs=[3, 22])
+    assert np.abs(many.scale_gap).max() < 1e-12
+    np.testing.assert_allclose(many.attributions[[3, 22]], few.attributions, atol=1e-12)
 
 
 def test_pooled_maps_are_sums(model, images, targets):

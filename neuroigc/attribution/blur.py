@@ -85,8 +85,11 @@ def blur_integrated_gradients(
         Standard deviations in pixels that bound the bands, growing from 0. By default 0, 1/2, 1,
         2 and so on, up to the longer side, where little more than the mean is left.
     n_points : int
-        Gauss-Legendre nodes in each band. Errors of smooth models fall geometrically with their
-        number, those of models with kinks (ReLU) about with its square: ``scale_gap`` tells.
+        Points in each band: Gauss-Legendre nodes for smooth models, whose errors fall
+        geometrically with their number. Of models with modules that have kinks (``nn.ReLU``, not
+        ``torch.relu``) the ends of equal steps: sums are exact if all nonlinear modules act on
+        each number by itself, and errors of the map fall with the square of the number, see
+        `neuroigc.attribution.secants`. ``scale_gap`` tells what is missing.
     n_dims : {1, 2}
         1 for signals, 2 for images.
     keep_scales : bool
@@ -116,7 +119,7 @@ def blur_integrated_gradients(
     with torch.inference_mode(False), borrow(model, place) as borrowed:
         opened = open_samples(borrowed, place, inputs, conditions=conditions, outputs=outputs)
         samples, chosen = opened.samples, opened.chosen
-        bands = Bands(opened.factors, samples, len(chosen), scales, n_points, n_dims)
+        bands = Bands(borrowed, opened.factors, samples, len(chosen), scales, n_points, n_dims)
         n, shape = len(samples), (len(chosen), len(bands.scales) - 1, samples.n_inputs)
         step = bands.samples_at_once(n_rows, CHUNK_NUMBERS // samples.n_inputs)
         kind = samples.rows(slice(0, 1)).cpu().numpy().dtype

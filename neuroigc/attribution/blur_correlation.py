@@ -162,8 +162,17 @@ def blur_correlation(
             progress=progress,
             memory=memory,
         )
-        bands = Bands(problem.factors, problem.samples, problem.n_outputs, scales, n_points, n_dims)
-        many = bands.head is not None
+        bands = Bands(
+            borrowed,
+            problem.factors,
+            problem.samples,
+            problem.n_outputs,
+            scales,
+            n_points,
+            n_dims,
+        )
+        # Secants are remembered anyway.
+        many = bands.head is not None and not bands.has_kinks
         with remembered_slopes(borrowed) if many else nullcontext():
             maps, changes = _covariances(problem, bands, n_rows, seed, progress)
     columns, n_scales = problem.columns, len(bands.scales) - 1

@@ -16,10 +16,12 @@ from neuroigc._devices import check_device, fast_products
 from neuroigc._validation import InputError
 
 __all__ = [
+    "POINTWISE",
     "borrow",
     "check_module",
     "choose_device",
     "gradients",
+    "remembered",
     "remembered_slopes",
     "unwrapped",
 ]
@@ -206,16 +208,19 @@ def gradients(
 
 
 # Modules that act on each number by itself, so that one number is their whole derivative.
-_POINTWISE = (
+POINTWISE = (
     nn.CELU,
     nn.ELU,
     nn.GELU,
+    nn.Hardsigmoid,
     nn.Hardswish,
     nn.Hardtanh,
     nn.LeakyReLU,
     nn.LogSigmoid,
     nn.Mish,
+    nn.PReLU,
     nn.ReLU,
+    nn.ReLU6,
     nn.SELU,
     nn.SiLU,
     nn.Sigmoid,
@@ -240,7 +245,7 @@ class _Remembered(torch.autograd.Function):
         return gradient * ctx.saved_tensors[0], None, None
 
 
-_remembered: Callable[[Tensor, list[Tensor], Tensor], Tensor] = _Remembered.apply
+remembered: Callable[[Tensor, list[Tensor], Tensor], Tensor] = _Remembered.apply
 
 
 @contextmanager
@@ -263,13 +268,13 @@ def remembered_slopes(model: nn.Module) -> Iterator[None]:
         else:
             leaf = x.detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(type(module).forward(module, leaf).sum(), leaf)
-        return _remembered(x, [output.detach()], slope)
+        return remembered(x, [output.detach()], slope)
 
     handles = [
         # Before the caller's hooks, whose derivative is none of the module's.
         module.register_forward_hook(hook, prepend=True)
         for module in model.modules()
-        if type(module) in (*_POINTWISE, *_NORMS) and "forward" not in vars(module)
+        if type(module) in (*POINTWISE, *_NORMS) and "forward" not in vars(module)
     ]
     try:
         yield

@@ -1,4 +1,7 @@
-"""Gradients along the scale space of samples, integrated band by band of scales."""
+"""Gradients along the scale space of samples, integrated band by band of scales.
+
+Of smooth models at Gauss-Legendre nodes, of models with kinks by the slopes between equal steps.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroigc.attribution.factorisation import Factors
 from neuroigc.attribution.gradients import gradients
 from neuroigc.attribution.samples import Samples
 from neuroigc.attribution.scale_space import ScaleSpace, check_scales
+from neuroigc.attribution.secants import has_kinks, secant_gradients
 
 __all__ = ["Bands"]
 
@@ -21,18 +25,20 @@ class Bands:
 
     Parameters
     ----------
+    model : torch.nn.Module
     factors : Factors
-        Of the chosen outputs.
+        Of it, for the chosen outputs.
     samples : Samples
     n_outputs : int
     scales : sequence of float or None
     n_points : int
-        Nodes in each band.
+        Nodes in each band, or steps.
     n_dims : int
     """
 
     def __init__(
         self,
+        model: nn.Module,
         factors: Factors,
         samples: Samples,
         n_outputs: int,
@@ -40,13 +46,15 @@ class Bands:
         n_points: int,
         n_dims: int,
     ) -> None:
-        self.factors = factors
+        self.model, self.factors = model, factors
+        self.has_kinks = has_kinks(model)
         self.space = ScaleSpace(samples.shape, n_dims, samples.rows(slice(0, 1)))
         self.scales = check_scales(scales, self.space.sides)
         nodes, weights = np.polynomial.legendre.leggauss(n_points)
         widths = np.diff(self.scales)[:, None]
         self.nodes = self.scales[:-1, None] + widths * (nodes + 1) / 2
         self.weights = widths * weights / 2
+        self.edges = self.scales[:-1, None] + widths * np.arange(n_points + 1) / n_points
         # The gradients of latents serve all outputs, if there are fewer of them.
         head = factors.head
         self.head = None if head is None or head[0].shape[1] >= n_outputs else head[0]
@@ -77,36 +85,30 @@ class Bands:
         Of outputs, or of latents if these are fewer.
         """
         spectrum = self.space.spectrum(x)
-        return torch.stack(
-            [
-                self._band(spectrum, conditions, nodes.tolist(), weights.tolist(), reduce)
-                for nodes, weights in zip(self.nodes, self.weights, strict=True)
-            ],
-            2,
-        )
+        bands = range(len(self.scales) - 1)
+        return torch.stack([self._band(spectrum, conditions, k, reduce) for k in bands], 2)
 
     def _band(
         self,
         spectrum: Tensor,
         conditions: Tensor | None,
-        nodes: list[float],
-        weights: list[float],
+        band: int,
         reduce: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Integrate over one band."""
         n, factors = len(spectrum), self.factors
         function = factors.latents if self.head is not None else factors.outputs
         total: Tensor | None = None
-        step = max(1, self.n_rows // n)
-        for first in range(0, len(nodes), step):
-            some = list(zip(nodes, weights, strict=True))[first : first + step]
-            points = torch.cat([self.space.blurred(spectrum, node) for node, _ in some])
-            losses = torch.cat([w * self.space.loss(spectrum, node) for node, w in some])
+        # A step has two ends.
+        step = max(1, self.n_rows // (n * (1 + self.has_kinks)))
+        for first in range(0, self.nodes.shape[1], step):
+            *ends, losses = self._points(spectrum, band, slice(first, first + step))
+            n_points = len(losses) // n
             beside = None
             if conditions is not None:
-                beside = conditions.repeat(len(some), *(1,) * (conditions.ndim - 1))
+                beside = conditions.repeat(n_points, *(1,) * (conditions.ndim - 1))
             with torch.no_grad():
-                hidden = factors.stem(points)
+                hidden = [factors.stem(points) for points in ends]
 
             def attribute(slope: Tensor, losses: Tensor = losses) -> Tensor:
                 attributed = reduce(factors.stem.pull(slope) * losses)
@@ -115,11 +117,30 @@ class Bands:
             def values(hidden: Tensor, beside: Tensor | None = beside) -> Tensor:
                 return function(hidden, beside)
 
-            found = gradients(values, hidden, attribute)
+            if self.has_kinks:
+                found = secant_gradients(self.model, values, hidden[0], hidden[1], attribute)
+            else:
+                found = gradients(values, hidden[0], attribute)
             total = found if total is None else total + found
         if total is None:
             raise RuntimeError("a band has no nodes")
         return total
+
+    def _points(self, spectrum: Tensor, band: int, some: slice) -> list[Tensor]:
+        """Return where to differentiate, and what is lost there.
+
+        These are nodes of a quadrature, or the sharper and the more blurred ends of steps.
+        """
+        space = self.space
+        if self.has_kinks:
+            edges = self.edges[band, some.start : some.stop + 1]
+            blurred = [space.blurred(spectrum, edge) for edge in edges]
+            sharper, duller = torch.cat(blurred[:-1]), torch.cat(blurred[1:])
+            return [sharper, duller, sharper - duller]
+        nodes, weights = self.nodes[band, some], self.weights[band, some]
+        points = torch.cat([space.blurred(spectrum, node) for node in nodes])
+        losses = [w * space.loss(spectrum, node) for node, w in zip(nodes, weights, strict=True)]
+        return [points, torch.cat(losses)]
 
     def as_outputs(self, values: Tensor) -> Tensor:
         """Turn (n_values, any) of latents into those of outputs."""

@@ -208,7 +208,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for run, n_datasets in ((coverage, 300), (null, 1000), (power, 100)):
-        command = commands.add_parser(run.__name__, help=run.__doc__)
+        command = commands.add_parser(run.__name__, help=str(run.__doc__).replace("%", "%%"))
         command.set_defaults(run=run)
         command.add_argument("--datasets", type=int, default=n_datasets)
         command.add_argument("--json", type=Path)

@@ -476,7 +476,7 @@ def make_parser() -> argparse.ArgumentParser:
         (areas, 2000), (maps, 1000), (group, 20_000), (intervals, 400), (spins, 400), (planted, 30),
         (sanity, 5), (ridge, 1), (speed, 1),
     ):  # fmt: skip
-        command = commands.add_parser(run.__name__, help=run.__doc__)
+        command = commands.add_parser(run.__name__, help=str(run.__doc__).replace("%", "%%"))
         command.set_defaults(run=run)
         command.add_argument("--datasets", type=int, default=n_datasets)
         command.add_argument("--rotations", type=int, default=1000 if run is speed else 199)

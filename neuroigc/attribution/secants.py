@@ -1,0 +1,139 @@
+"""Slopes between two points: what a model changes by, exactly, where derivatives jump in between.
+
+Behind a kink (ReLU) the derivative is another one, and no quadrature of derivatives at fixed
+points is fast on such paths. Between two points, however, an activation that acts on each number
+by itself changes by the slope of its secant times the change of what it is given, and so does a
+chain of these and affine layers: the product of such slopes, which back-propagation forms, times
+the step is the change of the output. The slopes tend to derivatives as the steps grow short, so
+that a sum over short steps tends to the same integral, while it is complete for steps of any
+length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from neuroigc.attribution.gradients import POINTWISE, gradients, remembered
+
+__all__ = ["has_kinks", "secant_gradients"]
+
+_KINKED = (
+    nn.ELU,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+)
+
+
+def has_kinks(model: nn.Module) -> bool:
+    """Tell whether some module's derivative jumps."""
+    return any(type(module) in _KINKED for module in model.modules())
+
+
+def secant_gradients(
+    model: nn.Module,
+    function: Callable[[Tensor], Tensor],
+    low: Tensor,
+    high: Tensor,
+    after: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return slopes of a function between rows of two sets of points.
+
+    The mean of two of them, of which one has the derivatives of modules that do not act on each
+    number by itself (norms over features, attention) at the low points, the other at the high
+    ones. Of affine and pointwise modules alone both are the same, and exact.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Whose modules the function calls, in the same order whatever the numbers.
+    function : callable
+        Maps (n, d) to values (n, k); each row depends on its own row alone.
+    low, high : Tensor of shape (n, d)
+    after : callable
+        Linear. Applied to the slope (n, d) of each value, so that only what it returns is held.
+
+    Returns
+    -------
+    Tensor of shape (n, k, ...)
+        What ``after`` returned, for each value.
+    """
+    total: Tensor | None = None
+    for here, there in ((high, low), (low, high)):
+        with _recorded(model) as seen, torch.no_grad():
+            function(there)
+        with _secants(model, seen):
+            found = gradients(function, here, after)
+        total = found if total is None else (total + found) / 2
+    if total is None:
+        raise RuntimeError("there are two ends")
+    return total
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what pointwise modules are given, call by call."""
+    seen: list[Tensor] = []
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
+        seen.append(inputs[0])
+
+    with _hooked(model, hook):
+        yield seen
+
+
+@contextmanager
+def _secants(model: nn.Module, seen: list[Tensor]) -> Iterator[None]:
+    """Let pointwise modules have the slope towards what was seen, call by call."""
+    calls = iter(seen)
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        here, there = inputs[0], next(calls, None)
+        # A forward that takes another way for other numbers has no secant.
+        if there is None or there.shape != here.shape or not here.requires_grad:
+            return None
+        return remembered(here, [output.detach()], _slope(module, here.detach(), there))
+
+    with _hooked(model, hook):
+        yield
+
+
+@contextmanager
+def _hooked(model: nn.Module, hook: Callable[..., Tensor | None]) -> Iterator[None]:
+    """Put a hook on pointwise modules, which do not work in place meanwhile."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if type(module) in POINTWISE and "forward" not in vars(module):
+                # Before the caller's hooks, which are not part of the activation.
+                stack.callback(module.register_forward_hook(hook, prepend=True).remove)
+                if getattr(module, "inplace", False):
+                    stack.callback(setattr, module, "inplace", True)
+                    module.inplace = False  # type: ignore[assignment]
+        yield
+
+
+def _slope(module: nn.Module, here: Tensor, there: Tensor) -> Tensor:
+    """Return the slope between two points, number by number; the derivative where they are one."""
+    values, slopes = [], []
+    for point in (here, there):
+        leaf = point.detach().requires_grad_(True)
+        with torch.enable_grad():
+            value = type(module).forward(module, leaf)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+        values.append(value.detach())
+        slopes.append(slope)
+    step, change, mean = here - there, values[0] - values[1], (slopes[0] + slopes[1]) / 2
+    # Where the mean derivative tells the change but for rounding, it is the better of the two.
+    rounding = 8 * torch.finfo(step.dtype).eps
+    size = sum(part.abs() for part in (here, there, *values))
+    far = (change - mean * step).abs() > rounding * size
+    return torch.where(far, change / torch.where(far, step, 1), mean)
