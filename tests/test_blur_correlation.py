@@ -230,6 +230,11 @@ def test_a_grating_read_linearly_has_its_own_frequency(rng, frequency, scales):
     np.testing.assert_allclose(found.preferred_frequencies(), frequency, rtol=1e-3)
 
 
+def test_one_band_tells_no_frequency(model, images, targets):
+    found = blur_correlation(model, images, targets, scales=[0, 8])
+    assert np.isnan(found.preferred_frequencies()).all()
+
+
 def test_result_is_saved_and_loaded(model, images, targets, tmp_path):
     result = blur_correlation(model, images, targets, n_points=2, groups={"top": np.arange(32)})
     result.save(tmp_path / "blur.npz")

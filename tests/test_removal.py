@@ -145,6 +145,15 @@ def test_means_of_whole_numbers_are_fractions():
             "targets: expected finite numbers",
         ),
         (lambda _, y: replace_groups(predict, y[:, 0], GROUPS), r"inputs: expected \(n_samples"),
+        (
+            lambda x, _: replace_groups(predict, x, {"V1": [0, 999]}),
+            r"groups\['V1'\]: expected indices from 0 to .*got 0 to 999",
+        ),
+        (
+            lambda x, _: replace_groups(predict, x, {"V1": np.ones(2, bool)}),
+            r"groups\['V1'\]: .*got bool of shape \(2,\)",
+        ),
+        (lambda x, _: replace_groups(predict, x, {"V1": [0.5]}), r"got float64 of shape \(1,\)"),
     ],
 )
 def test_what_cannot_be_is_refused(linear, call, message):

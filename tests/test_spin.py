@@ -172,6 +172,10 @@ def test_bad_input_is_named(rng):
         mirror_of_spheres({"left": spheres["left"]}, spheres)
     with pytest.raises(InputError, match=r"surfaces\['right'\]: expected coordinates of the"):
         mirror_of_spheres(spheres, spheres | {"right": x})
+    with pytest.raises(InputError, match=r"mirror: expected an orthogonal matrix .*got shape"):
+        spin_test(x, x, spheres, mirror=np.eye(2))
+    with pytest.raises(InputError, match=r"mirror: expected an orthogonal matrix"):
+        spin_test(x, x, spheres, mirror=2 * np.eye(3))
     patch = np.where(np.arange(84) < 60, x, np.nan)
     with pytest.raises(InputError, match=r"maps: expected values at half of each .*got 43%"):
         spin_test(x, patch, spheres)

@@ -82,8 +82,10 @@ class BlurIGCResult(IGCResult):
         Returns
         -------
         array of shape (n_outputs,)
-            In cycles per pixel; NaN where no band carries anything.
+            In cycles per pixel; NaN where no band carries anything, and of a single band.
         """
+        if len(self.scales) == 2:
+            return np.full(len(self.scale_values), np.nan)
         weights = np.clip(self.scale_values, 0, None)
         total, logs = weights.sum(1), np.log(self.frequencies)
         mean = np.divide(weights @ logs, total, where=total > 0, out=np.full_like(total, np.nan))

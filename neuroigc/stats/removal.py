@@ -84,7 +84,8 @@ def replace_groups(
     Raises
     ------
     InputError
-        If there are no groups, or a condition has a single sample and nothing to take from.
+        If there are no groups, a group is none of the columns, or a condition has a single sample
+        and nothing to take from.
     """
     check_choice("replacement", replacement, ("mean", "samples"))
     x = np.asarray(inputs)
@@ -94,7 +95,7 @@ def replace_groups(
         # Means of whole numbers are none.
         x = x.astype(float)
     n = check_same_length(inputs=x, conditions=conditions)
-    columns = [np.asarray(members) for members in groups.values()]
+    columns = [_check_columns(name, members, x.shape[1]) for name, members in groups.items()]
     if not columns:
         raise InputError("groups", expected="at least one", got="none")
     labels = np.zeros(n, int) if conditions is None else np.asarray(conditions)
@@ -119,6 +120,23 @@ def replace_groups(
         return predict(left)
 
     return predict_kept
+
+
+def _check_columns(name, members, n_features):
+    """Return a group's columns as indices."""
+    columns = np.asarray(members)
+    if columns.dtype == bool and columns.shape == (n_features,):
+        return np.flatnonzero(columns)
+    whole = columns.ndim == 1 and (columns.dtype.kind in "iu" or not columns.size)
+    if not whole or (columns.size and not 0 <= columns.min() <= columns.max() < n_features):
+        raise InputError(
+            f"groups[{name!r}]",
+            expected=f"indices from 0 to {n_features - 1}, or a bool for each of the columns",
+            got=f"{columns.min()} to {columns.max()}"
+            if whole
+            else f"{columns.dtype} of shape {columns.shape}",
+        )
+    return columns.astype(np.int64)
 
 
 def removal_test(

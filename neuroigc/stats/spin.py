@@ -149,7 +149,7 @@ def spun_vertices(
         The right hemisphere's vertices are counted on from the left's. Vertices of one hemisphere
         are given values of the same.
     """
-    sides, mirror = _check_spheres(spheres), np.asarray(mirror, dtype=float)
+    sides, mirror = _check_spheres(spheres), _check_mirror(mirror)
     searches, start = [], 0
     for side, coordinates in sides.items():
         tree = cKDTree(coordinates)
@@ -257,6 +257,19 @@ class _Comparison:
         yy = self.moments[0] @ (y * y)
         spread = (xx - x_sum**2 / n) * (yy - y_sum**2 / n)
         return (xy - x_sum * y_sum / n) / np.sqrt(spread) if spread > 0 else np.nan, int(n)
+
+
+def _check_mirror(mirror):
+    mirror = np.asarray(mirror, dtype=float)
+    # Neither stretches nor shears.
+    if mirror.shape != (3, 3) or not np.allclose(mirror @ mirror.T, np.eye(3), atol=1e-6):
+        raise InputError(
+            "mirror",
+            expected="an orthogonal matrix (3, 3)",
+            got=f"shape {mirror.shape}" if mirror.shape != (3, 3) else f"{mirror.tolist()}",
+            fix="Take that of mirror_of_spheres.",
+        )
+    return mirror
 
 
 def _check_spheres(spheres):
