@@ -69,6 +69,19 @@ def _close_figures():
     plt.close("all")
 
 
+def test_errors_make_lines_of_centres_sharper(rng):
+    off = {False: [], True: []}
+    for _ in range(20):
+        truth = make_truth(rng, 200)
+        found = estimate(truth, rng, errors=True)
+        bare = replace(found, x_error_deg=None, y_error_deg=None, size_error_deg=None)
+        for known, fields in ((True, found), (False, bare)):
+            x = learn_calibration(fields, truth, errors="neighbours").x
+            # Of the distortion at 2 degrees.
+            off[known].append(x.intercept + 2 * x.slope - LINES[0][0] - 2 * LINES[0][1])
+    assert np.std(off[True]) < 0.75 * np.std(off[False])
+
+
 @pytest.mark.parametrize("lines", [LINES, ((0.0, 1.0),) * 3])
 def test_known_distortions_are_undone_exactly(rng, lines):
     phantoms, truth = make_truth(rng, 60), make_truth(rng, 200, margin=1.0)

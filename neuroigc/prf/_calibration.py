@@ -361,9 +361,10 @@ def learn(
         )
     whole = used & (np.abs(x) + size <= half_width) & (np.abs(y) + size <= half_height)
     whole = whole if whole.sum() >= _LEAST_WHOLE else used
+    of_x, of_y = errors[:2, whole] if estimates.has_errors else (None, None)
     lines = {
-        "x": robust_line(x[whole], estimates.x_deg[whole]),
-        "y": robust_line(y[whole], estimates.y_deg[whole]),
+        "x": robust_line(x[whole], estimates.x_deg[whole], of_x),
+        "y": robust_line(y[whole], estimates.y_deg[whole], of_y),
         "size": robust_line(np.log(size[used]), np.log(estimates.size_deg[used])),
     }
     exponent = surface = None

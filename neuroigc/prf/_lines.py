@@ -57,9 +57,19 @@ class Surface(NamedTuple):
         return found
 
 
-def robust_line(truth: np.ndarray, estimate: np.ndarray) -> Line:
-    """Return the robust line of estimates on the truth."""
-    return Line(*_robust(np.stack([np.ones_like(truth), truth], axis=1), estimate).tolist())
+def robust_line(
+    truth: np.ndarray, estimate: np.ndarray, errors: np.ndarray | None = None
+) -> Line:
+    """Return the robust line of estimates on the truth.
+
+    Estimates of small standard errors count for more, up to about the median error: models are
+    wrong by more than noise.
+    """
+    design = np.stack([np.ones_like(truth), truth], axis=1)
+    if errors is not None:
+        scale = np.hypot(errors, np.median(errors))
+        design, estimate = design / scale[:, None], estimate / scale
+    return Line(*_robust(design, estimate).tolist())
 
 
 def robust_surface(log_width: np.ndarray, exponent: np.ndarray, log_size: np.ndarray) -> Surface:

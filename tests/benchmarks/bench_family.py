@@ -88,9 +88,11 @@ def completeness():
     for name in ("Mish", "ReLU"):
         model = make_cnn(2, getattr(nn, name)).double()
         y = targets_of(model, images, rng)
-        for n_points in (17, 34) if name == "Mish" else (17, 100):
+        found = {}
+        for n_points in (17, 100):
             single = blur_integrated_gradients(model, images[:8], n_points=n_points)
             whole = blur_correlation(model, images, y, n_points=n_points)
+            found[n_points] = single.attributions, whole.attributions
             n_scales = n_points * (len(single.scales) - 1)
             rows[f"blur {name}, {n_scales} scales: single, relative to the largest change"] = float(
                 np.abs(single.completeness_gap).max()
@@ -99,6 +101,9 @@ def completeness():
             rows[f"blur {name}, {n_scales} scales: data set"] = float(
                 np.abs(whole.completeness_gap).max()
             )
+        for what, few, many in zip(("single maps", "map"), *found.values(), strict=True):
+            error = np.linalg.norm(few - many) / np.linalg.norm(many)
+            rows[f"blur {name}: {what} of 102 scales against 600"] = float(error)
     sums = whole.scale_attributions.sum(1) - whole.attributions
     rows["blur: maps of scales against the map"] = float(np.abs(sums).max())
     sums = whole.scale_values.sum(1) + whole.remainder - whole.correlation
