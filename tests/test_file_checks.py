@@ -11,7 +11,7 @@ from PIL import Image
 from neuroigc._mgh import open_mgh, read_mgh
 from neuroigc._validation import InputError
 from neuroigc.datasets import _hdf5
-from neuroigc.datasets._hdf5 import check_storage, read_hdf5
+from neuroigc.datasets._hdf5 import check_storage, read_hdf5, read_part
 from neuroigc.datasets._png import read_png
 
 VALUES = np.arange(1, 9, dtype=np.float32)
@@ -96,6 +96,42 @@ def test_blocks_in_the_same_place(tmp_path):
         assert (file["x"][:10] == file["x"][10:]).all()
         with pytest.raises(ValueError, match="overlap"):
             check_storage(file["x"])
+
+
+def not_found(path, values, chunks):
+    """Write a dataset of which a block is listed, but is not found where it is looked up."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=values, chunks=chunks)
+    # Behind a block stands, in the index, where the next one begins: after it the last one ends.
+    content, end = path.read_bytes(), struct.pack("<QQQ", *values.shape, values.itemsize)
+    at = content.rindex(end)
+    path.write_bytes(content[:at] + bytes(len(end)) + content[at + len(end) :])
+
+
+def test_blocks_that_are_listed_but_not_found_would_be_zeros(tmp_path):
+    values = np.arange(1, 36).reshape(7, 5)
+    not_found(tmp_path / "x.h5", values, (7, 5))
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert not file["x"][()].any()
+        check_storage(file["x"])
+        for part in ((), (3,), (slice(2, 4), slice(1, None))):
+            with pytest.raises(ValueError, match="a block of /x that is not found"):
+                read_part(file["x"], *part)
+    with pytest.raises(InputError, match=r"x\.h5: .* got a block of /x that is not found"):
+        read_hdf5(tmp_path / "x.h5", ["x"])
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (3, 2)}, {"chunks": (3, 2), "fillvalue": 7}])
+@pytest.mark.parametrize(
+    "part",
+    [(), (4,), (slice(0, 7),), (slice(2, 5), slice(None)), (slice(None), slice(3, 99)), (0, 1)],
+)
+def test_parts_are_those_of_h5py_and_zeros_may_be_real(hdf5, options, part):
+    values = np.where(np.arange(35) % 11 < 2, np.arange(35), 0).reshape(7, 5)
+    dataset = hdf5.create_dataset("x", data=values, **options)
+    found = read_part(dataset, *part)
+    np.testing.assert_array_equal(found, values[part])
+    assert found.shape == values[part].shape
 
 
 def test_whole_datasets_are_read_by_another_process(tmp_path):

@@ -7,6 +7,7 @@ other side.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -21,7 +22,7 @@ import numpy as np
 from neuroigc._array_files import read_npz
 from neuroigc._files import reading
 
-__all__ = ["check_storage", "read_datasets", "read_hdf5"]
+__all__ = ["check_storage", "read_datasets", "read_hdf5", "read_part"]
 
 REFUSED = 3
 # To read this much a second, and to start, is little to ask.
@@ -75,8 +76,53 @@ def read_datasets(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             if dataset.file != file:
                 raise ValueError("one that lies in another file")
             check_storage(dataset)
-            arrays[name] = np.asarray(dataset[()])
+            arrays[name] = read_part(dataset)
     return arrays
+
+
+def read_part(dataset: Any, *part: int | slice) -> np.ndarray:
+    """Read a part of a dataset, or all of it, and no block that is not found as zeros.
+
+    A block can be listed and all the same not be found where it is looked up, which takes it for
+    one that was never written. What is all fill value is therefore asked for by itself.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    *part : int or slice
+        Along the first axes; slices without steps.
+
+    Raises
+    ------
+    ValueError
+        If a block is not found.
+    """
+    values = np.asarray(dataset[part[0] if len(part) == 1 else part])
+    if dataset.chunks is None:
+        return values
+    whole = (*part, *(slice(None),) * (dataset.ndim - len(part)))
+    spans = [
+        slice(p, p + 1) if isinstance(p, int | np.integer) else slice(*p.indices(n)[:2])
+        for p, n in zip(whole, dataset.shape, strict=True)
+    ]
+    # With the axes again that single numbers took away.
+    full = values.reshape([span.stop - span.start for span in spans])
+    blocks = [
+        range(span.start // size * size, span.stop, size)
+        for span, size in zip(spans, dataset.chunks, strict=True)
+    ]
+    for corner in itertools.product(*blocks):
+        inside = tuple(
+            slice(max(at, span.start) - span.start, at + size - span.start)
+            for at, size, span in zip(corner, dataset.chunks, spans, strict=True)
+        )
+        block = full[inside]
+        if block.flat[0] == dataset.fillvalue and (block == dataset.fillvalue).all():
+            try:
+                dataset.id.read_direct_chunk(corner)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ValueError(f"a block of {dataset.name} that is not found") from error
+    return values
 
 
 def check_storage(dataset: Any) -> None:

@@ -16,6 +16,7 @@ from neuroigc._mgh import mgh_layout, read_mgh_columns
 from neuroigc._progress import track
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
+from neuroigc.datasets._hdf5 import read_part
 from neuroigc.datasets._moments import Moments
 from neuroigc.datasets._paths import PREFIXES, SURFACE_VERTICES, StrPath
 from neuroigc.datasets.arrays import whole_numbers
@@ -228,7 +229,9 @@ def _with_hdf5(path: Path, use: Any) -> Any:
                     got="none" if shape is None else f"{dtype} of shape {shape}",
                 )
             return use(betas)
-    except (OSError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise InputError(
             str(path), expected="a whole HDF5 file", got=f"{error}", fix="Obtain it again."
         ) from error
@@ -241,5 +244,5 @@ def _read_vertices(
     for start in range(int(columns[0]), int(columns[-1]) + 1, BLOCK_VERTICES):
         first, last = np.searchsorted(columns, [start, start + BLOCK_VERTICES])
         if first < last:
-            block = betas[:, start : min(start + BLOCK_VERTICES, betas.shape[1])]
+            block = read_part(betas, slice(None), slice(start, start + BLOCK_VERTICES))
             np.divide(block[:, columns[first:last] - start], NATIVE_SCALE, out=out[:, first:last])

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from neuroigc._files import atomic_path, make_output_folder
 from neuroigc._vertex_files import read_map
 from neuroigc.datasets import _paths
+from neuroigc.datasets._hdf5 import read_part
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, StrPath
 from neuroigc.datasets.nsd import load_nsd
 from neuroigc.datasets.subjects import SubjectData
@@ -78,7 +79,7 @@ def write_algonauts(
                 for number, image_id in enumerate(data.image_ids[rows], start=1):
                     _write_png(
                         images / f"{name}-{number:04d}_nsd-{image_id:05d}.png",
-                        file["imgBrick"][image_id],
+                        read_part(file["imgBrick"], image_id),
                     )
             if split == "training" or test_responses:
                 for side, part in parts.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from neuroigc._mgh import (
     read_mgh,
     read_mgh_header,
 )
-from neuroigc.datasets._hdf5 import check_storage
+from neuroigc.datasets._hdf5 import check_storage, read_part
 from neuroigc.datasets._mappings import read_mapping
 from neuroigc.datasets._mat5 import read_mat
 from neuroigc.datasets._png import read_png
@@ -107,7 +107,7 @@ def _hdf5(path, role, shape, dtype, deep):
             raise ValueError(f"no dataset {name}, but {sorted(file)[:5]}")
         _compare(values, shape, dtype)
         check_storage(values)
-        return _scan(values) if deep else "header and blocks fit"
+        return _scan(values, read_part) if deep else "header and blocks fit"
 
 
 def _mat(path, role, shape, dtype, deep):  # noqa: ARG001
@@ -160,12 +160,16 @@ def _compare(found: Any, shape: tuple[int | str, ...], dtype: str) -> None:
         raise ValueError(f"{kind} of shape {tuple(axes)}, not {dtype} {tuple(shape)}".rstrip())
 
 
-def _scan(values: Any) -> str:
+def _slice(values: Any, rows: slice) -> np.ndarray:
+    return np.asarray(values[rows])
+
+
+def _scan(values: Any, read: Callable[[Any, slice], np.ndarray] = _slice) -> str:
     """Read everything, block by block, and say how many columns hold what is no number."""
     invalid, n_columns = 0, int(np.prod(values.shape[1:]))
     lowest, highest = np.inf, -np.inf
     bad: Any = False
-    for block in _blocks(values):
+    for block in _blocks(values, read):
         if block.dtype.kind == "f":
             finite = np.isfinite(block)
             bad = bad | ~finite.all(axis=0)
@@ -182,12 +186,12 @@ def _scan(values: Any) -> str:
     return text
 
 
-def _blocks(values: Any) -> Iterable[np.ndarray]:
+def _blocks(values: Any, read: Callable[[Any, slice], np.ndarray]) -> Iterable[np.ndarray]:
     row_bytes = max(1, int(np.prod(values.shape[1:])) * values.dtype.itemsize)
     n_rows = max(1, BLOCK_BYTES // row_bytes)
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(values), n_rows):
-            yield np.asarray(values[start : start + n_rows])
+            yield read(values, slice(start, start + n_rows))
 
     return blocks()

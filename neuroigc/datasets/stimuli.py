@@ -12,7 +12,7 @@ import numpy.typing as npt
 from neuroigc._files import reading
 from neuroigc._validation import InputError
 from neuroigc.datasets import _paths
-from neuroigc.datasets._hdf5 import check_storage
+from neuroigc.datasets._hdf5 import check_storage, read_part
 from neuroigc.datasets._paths import StrPath
 from neuroigc.datasets.arrays import whole_numbers
 
@@ -127,7 +127,7 @@ def _read_bricks(
     images: npt.NDArray[np.float32] | None = None
     # In the order of the file, which is how it reads fast.
     for row in np.argsort(ids, kind="stable"):
-        image = prepare_image(bricks[ids[row]], size=size, gray=gray)
+        image = prepare_image(read_part(bricks, ids[row]), size=size, gray=gray)
         if images is None:
             images = np.empty((len(ids), *image.shape), dtype=np.float32)
         images[row] = image

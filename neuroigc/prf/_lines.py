@@ -57,9 +57,7 @@ class Surface(NamedTuple):
         return found
 
 
-def robust_line(
-    truth: np.ndarray, estimate: np.ndarray, errors: np.ndarray | None = None
-) -> Line:
+def robust_line(truth: np.ndarray, estimate: np.ndarray, errors: np.ndarray | None = None) -> Line:
     """Return the robust line of estimates on the truth.
 
     Estimates of small standard errors count for more, up to about the median error: models are
