@@ -1,5 +1,7 @@
 """Encoders that look through windows: closed forms, scipy and the attribution engine."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from neuroigc._validation import InputError
 from neuroigc.attribution import integrated_gradient_correlation
-from neuroigc.models import FieldEncoder, FieldEncoderNetwork
+from neuroigc.models import FieldEncoder, FieldEncoderNetwork, windows
 from neuroigc.models.fields import WindowReadout, _Pool, growth, make_point_symmetric
 from neuroigc.models.windows import contrast_exponents, finish_windows, place_windows
 
@@ -141,31 +143,78 @@ def test_finished_windows_are_those_of_scipy(network, images, rng, weighted):
     readout.set_parameters(
         x=truth["x"] + 0.05, y=truth["y"] - 0.05, log_width=truth["log_width"] + 0.1
     )
+    first = torch.cat(readout.weights(), 1).detach().log().numpy()
     covariance = finish_windows(network, batches(images, targets, weights), n_steps=12).numpy()
     found = torch.stack([*readout.parameters_by_name.values()], 1).detach().double().numpy()
     features = network.features(images).detach().double().flatten(2).numpy()
     grid_x, grid_y = readout.grid_x.double().numpy(), readout.grid_y.double().numpy()
-    w, u = (weights.detach().double().numpy() for weights in readout.weights())
+    logs = [weights.detach().log().numpy() for weights in readout.weights()]
     scale = 1 if weights is None else weights.double().sqrt().numpy()
 
     def residuals(p, v):
         squared = (grid_x - p[0]) ** 2 + (grid_y - p[1]) ** 2
         window = np.exp(-squared / (2 * np.exp(2 * p[2])))
-        inside = np.log((features @ (window / window.sum())) @ w[v] + 1e-6)
-        scene = np.log(features.mean(2) @ u[v] + 1e-6)
+        inside = np.log((features @ (window / window.sum())) @ np.exp(p[7:11]) + 1e-6)
+        scene = np.log(features.mean(2) @ np.exp(p[11:]) + 1e-6)
         drive = inside - p[4] * scene - readout.typical[v].item()
         predicted = p[5] * np.expm1(p[3] * drive) / p[3] + p[6]
         return (predicted - targets[:, v].double().numpy()) * scale
 
+    def with_prior(p, v):
+        return np.concatenate([residuals(p, v), p[7:] - first[v]])
+
     for v in range(N_OUTPUTS):
-        start = [*found[v], head.weight[v, 0].item(), head.bias[v].item()]
-        fit = least_squares(residuals, start, args=(v,), x_scale="jac", xtol=1e-12, ftol=1e-12)
-        error = np.sqrt(np.diag(covariance[v]))
+        linear = [head.weight[v, 0].item(), head.bias[v].item()]
+        start = np.concatenate([found[v], linear, *(own[v] for own in logs)])
+        options = dict(x_scale="jac", xtol=1e-12, ftol=1e-12)
+        fit = least_squares(with_prior, start, args=(v,), **options)
+        inverse = np.linalg.inv(fit.jac.T @ fit.jac)
+        n_learned = len(start) - np.diag(inverse)[7:].sum()
+        noise = (residuals(fit.x, v) ** 2).sum() / (len(images) - n_learned)
+        expected = noise * inverse[:5, :5]
         # Far closer than the data can tell.
-        assert (np.abs(fit.x[:5] - found[v]) < 0.05 * error + 1e-4).all()
-        noise = 2 * fit.cost / (len(images) - 7)
-        expected = noise * np.linalg.inv(fit.jac.T @ fit.jac)[:5, :5]
+        assert (np.abs(fit.x[:5] - found[v]) < 0.05 * np.sqrt(np.diag(expected)) + 1e-4).all()
         np.testing.assert_allclose(np.diag(covariance[v]), np.diag(expected), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"KEPT_BYTES": 0}, {"KEPT_BYTES": 10**6}, {"OUTPUT_BLOCK": 2}, {"OUTPUT_BLOCK": 4}]
+)
+def test_what_is_kept_and_held_changes_nothing(network, images, monkeypatch, limits):
+    network, images = network.double(), images.double()
+    with torch.no_grad():
+        targets = network(images)
+        targets = targets + 0.1 * targets.std(0) * torch.randn(targets.shape)
+    other = copy.deepcopy(network)
+    covariance = finish_windows(network, batches(images, targets), n_steps=3)
+    for name, value in limits.items():
+        monkeypatch.setattr(windows, name, value)
+    same = finish_windows(other, batches(images, targets), n_steps=3)
+    np.testing.assert_allclose(same, covariance, rtol=1e-6)
+    for name, value in network.state_dict().items():
+        np.testing.assert_allclose(other.state_dict()[name], value, atol=1e-9, err_msg=name)
+
+
+def test_finished_weights_are_nearer_to_the_truth(network, images):
+    with torch.no_grad():
+        clean = network(images)
+        # Of so much that the prior says little.
+        clean = 30 * clean / clean.std(0)
+        truth = network.readout.weights()[0].clone()
+        network.readout.raw_weights += 0.5 * torch.randn(network.readout.raw_weights.shape)
+    began = network.readout.weights()[0].detach().clone()
+    finish_windows(network, batches(images, clean), n_steps=8)
+    own = network.readout.weights()[0].detach()
+
+    def distance(weights):
+        # What all weights have in common is the gain's.
+        logs = torch.log(weights / truth)
+        return (logs - logs.mean(1, keepdim=True)).square().mean()
+
+    assert distance(own) < 0.5 * distance(began)
+    with torch.no_grad():
+        error = (network(images) - clean).square().mean(0) / clean.var(0)
+    assert error.max() < 0.01
 
 
 def test_reported_errors_are_those_made(network, images):

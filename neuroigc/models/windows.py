@@ -1,14 +1,15 @@
 """Windows from data: where learning begins, where it ends, and how well that is known.
 
-Gradient descent finds good features, but what it leaves undone in the few parameters of a window
-matters more for receptive fields than for predictions. With the features as they are, a few steps
-of Levenberg and Marquardt finish each vertex, and tell its errors.
+Gradient descent finds good features, but what it leaves undone in the few parameters of a window,
+and in how features are weighed inside, matters more for receptive fields than for predictions.
+With the features as they are, a few steps of Levenberg and Marquardt finish each vertex, and tell
+its errors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,13 @@ __all__ = ["contrast_exponents", "finish_windows", "place_windows"]
 # Cells a side of the coarse contrast maps on which windows are placed first.
 N_CELLS = 16
 NAMES = ("x", "y", "log_width", "power", "share")
+# Logarithms of weights stay within about this of where they were, if data say nothing: some
+# features weigh nothing, and gain and offset undo what all weights have in common.
+WEIGHT_SPREAD = 1.0
+# Outputs whose columns are held at once.
+OUTPUT_BLOCK = 1_000
+# Of features that are kept from step to step, which are cheaper to keep than to compute.
+KEPT_BYTES = 2**29
 # Contrast of images is multiplied and divided by this to see how responses follow it.
 CONTRAST = 2**0.5
 
@@ -62,18 +70,24 @@ def place_windows(network: FieldEncoderNetwork, batches: Batches) -> None:
 
 @torch.no_grad()
 def finish_windows(
-    network: FieldEncoderNetwork, batches, *, n_steps: int = 8, progress: bool = False
+    network: FieldEncoderNetwork,
+    batches: Callable[[], Batches],
+    *,
+    n_steps: int = 8,
+    progress: bool = False,
 ) -> Tensor:
     """Fit the windows to the data, the features being as they are.
 
-    Least squares over place, width, power and share of normalisation of every vertex, with
-    gain and offset always at their best (variable projection, Golub & Pereyra 1973), by
-    Levenberg-Marquardt steps.
+    Least squares over place, width, power and share of normalisation of every vertex, and over
+    the logarithms of its weights, with gain and offset always at their best (variable
+    projection, Golub & Pereyra 1973), by Levenberg-Marquardt steps. Logarithms of weights have a
+    normal prior about what they were, of which one standard deviation (`WEIGHT_SPREAD`) costs as
+    much as one target that is missed by its own.
 
     Parameters
     ----------
     network : FieldEncoderNetwork
-        In evaluation mode; its windows and head are changed.
+        In evaluation mode; its windows, weights and head are changed.
     batches : callable
         Returns an iterator of standardised (inputs, targets, weights); called for every step.
     n_steps : int
@@ -85,15 +99,16 @@ def finish_windows(
         Covariance of the errors of x, y, log width, power and share, from the curvature
         of the error and the noise that is left.
     """
-    readout = network.readout
-    _centre_drive(network, batches())
-    values = torch.stack([readout.parameters_by_name[name] for name in NAMES], 1).double()
-    now = _project(*_products(network, batches()))
+    readout, seen = network.readout, _Seen(network, batches)
+    _centre_drive(readout, seen)
+    values = _values(readout)
+    first = values.clone()
+    now = _project(*_products(readout, seen), values - first)
     damping = torch.full_like(now.error, 1e-3)
     for _ in track(range(n_steps), show=progress, label="windows"):
         trial = values + _step(now.normal, now.downhill, damping)
         _set_values(readout, trial)
-        new = _project(*_products(network, batches()))
+        new = _project(*_products(readout, seen), trial - first)
         better = new.error < now.error
         values = torch.where(better[:, None], trial, values)
         now = now.where(better, new)
@@ -101,23 +116,27 @@ def finish_windows(
     _set_values(readout, values)
     network.head.weight.copy_(now.gain[:, None])
     network.head.bias.copy_(now.offset)
-    noise = now.error / max(now.n - len(NAMES) - 2, 1)
     # In units in which all have about the same size.
     scale = now.normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
     scale = scale[:, :, None] * scale[:, None, :]
-    covariance: Tensor = noise[:, None, None] * scale
-    return covariance * torch.linalg.pinv(now.normal * scale, hermitian=True)
+    inverse: Tensor = scale * torch.linalg.pinv(now.normal * scale, hermitian=True)
+    # What the prior knows is not learned from data.
+    n_learned = (1 - _prior(values) * inverse.diagonal(dim1=1, dim2=2)).sum(1)
+    noise = now.squares / (now.n - n_learned - 2).clamp_min(1)
+    own = len(NAMES)
+    return noise[:, None, None] * inverse[:, :own, :own]
 
 
 @dataclass
 class _Fit:
     """Errors of all outputs, and where they fall, gain and offset being at their best."""
 
-    error: Tensor  # (n_outputs,)
+    error: Tensor  # (n_outputs,), what the prior costs included
+    squares: Tensor  # (n_outputs,)
     gain: Tensor
     offset: Tensor
-    normal: Tensor  # (n_outputs, 5, 5): J^T J
-    downhill: Tensor  # (n_outputs, 5): J^T r
+    normal: Tensor  # (n_outputs, n_values, n_values): J^T J
+    downhill: Tensor  # (n_outputs, n_values): J^T r
     n: int
 
     def where(self, better: Tensor, new: _Fit) -> _Fit:
@@ -130,20 +149,61 @@ class _Fit:
         return _Fit(**parts, n=self.n)
 
 
-def _centre_drive(network: FieldEncoderNetwork, batches: Batches) -> None:
+class _Seen:
+    """Features, targets and weights, batch by batch; the first features are kept."""
+
+    def __init__(self, network: FieldEncoderNetwork, batches: Callable[[], Batches]) -> None:
+        self._network, self._batches = network, batches
+        self._kept: list[Tensor] = []
+        self._room = KEPT_BYTES
+
+    def __iter__(self) -> Batches:
+        for k, (inputs, targets, weights) in enumerate(self._batches()):
+            if k < len(self._kept):
+                features = self._kept[k]
+            else:
+                features = self._network.features(inputs).flatten(2)
+                self._room -= features.numel() * features.element_size()
+                if self._room >= 0:
+                    self._kept.append(features)
+            yield features, targets, weights
+
+
+def _centre_drive(readout: WindowReadout, seen: _Seen) -> None:
     """Let the power turn about the mean drive, so that it has a size of about one."""
-    readout = network.readout
     share, total, n = readout.parameters_by_name["share"], 0.0, 0
-    for inputs, _, _ in batches:
-        inside, scene = readout.pooled(network.features(inputs))
+    for features, _, _ in seen:
+        inside, scene = readout.pooled(features)
         total = total + (inside - share * scene).double().sum(0)
-        n += len(inputs)
+        n += len(features)
     readout.typical.copy_(total / n)
 
 
+def _values(readout: WindowReadout) -> Tensor:
+    """Return what is fitted, (n_outputs, 5 + 2 n_channels)."""
+    own = [readout.parameters_by_name[name] for name in NAMES]
+    weights = torch.cat(readout.weights(), 1).clamp_min(torch.finfo(own[0].dtype).tiny)
+    return torch.cat([torch.stack(own, 1), weights.log()], 1).double()
+
+
+def _prior(values: Tensor) -> Tensor:
+    """Return the precision of the prior of what is fitted, (n_values,)."""
+    precision = values.new_full(values.shape[1:], WEIGHT_SPREAD**-2)
+    precision[: len(NAMES)] = 0
+    return precision
+
+
 def _set_values(readout: WindowReadout, values: Tensor) -> None:
-    own = values.to(readout.typical.dtype).unbind(1)
-    readout.set_parameters(**dict(zip(NAMES, own, strict=True)))
+    own, logs = values[:, : len(NAMES)], values[:, len(NAMES) :]
+    kind = readout.typical.dtype
+    readout.set_parameters(**dict(zip(NAMES, own.to(kind).unbind(1), strict=True)))
+    weights = logs.exp()
+    # The inverse of softplus.
+    raw = (weights + torch.log(-torch.expm1(-weights))).to(kind)
+    for parameter, part in zip(
+        (readout.raw_weights, readout.raw_scene_weights), raw.chunk(2, 1), strict=True
+    ):
+        parameter.copy_(part)
 
 
 def _step(normal: Tensor, downhill: Tensor, damping: Tensor) -> Tensor:
@@ -153,17 +213,17 @@ def _step(normal: Tensor, downhill: Tensor, damping: Tensor) -> Tensor:
     tiny = torch.finfo(normal.dtype).tiny ** 0.5
     damped = normal + torch.diag_embed((damping[:, None] + 1e-12) * diagonal + tiny)
     step = torch.linalg.solve(damped, downhill)
-    most = step.new_tensor([0.1, 0.1, 0.3, 0.5, 0.2])
+    most = step.new_ones(step.shape[1])
+    most[: len(NAMES)] = step.new_tensor([0.1, 0.1, 0.3, 0.5, 0.2])
     return step / (step.abs() / most).amax(1).clamp_min(1)[:, None]
 
 
-def _products(network: FieldEncoderNetwork, batches: Batches) -> tuple[Tensor, int]:
+def _products(readout: WindowReadout, seen: _Seen) -> tuple[Tensor, int]:
     """Return weighted products of all columns with each other, and the number of samples.
 
-    The columns (8 of them, for each output) are the derivatives of the response by what is
-    fitted, the response before gain and offset, one, and the target.
+    The columns (for each output) are the derivatives of the response by what is fitted, the
+    response before gain and offset, one, and the target.
     """
-    readout = network.readout
     now, windows = readout.parameters_by_name, readout.windows()
     inverse = torch.exp(-2 * now["log_width"])[:, None]
     across = (readout.grid_x - now["x"][:, None]) * inverse
@@ -171,39 +231,69 @@ def _products(network: FieldEncoderNetwork, batches: Batches) -> tuple[Tensor, i
     wide = (across * across + up * up) / inverse
     # Derivatives of windows that sum to one.
     moved = [windows * (d - (windows * d).sum(1, keepdim=True)) for d in (across, up, wide)]
-    all_windows = torch.cat([windows, *moved])
-    feature_weights, scene_weights = readout.weights()
-    n_outputs, n = len(windows), 0
-    products = windows.new_zeros(n_outputs, 8, 8, dtype=torch.float64)
-    for inputs, targets, weights in batches:
-        flat = network.features(inputs).flatten(2)
-        pooled = (flat @ all_windows.T).unflatten(2, (4, n_outputs))
-        inside, *slopes = torch.einsum("nckv,vc->knv", pooled, feature_weights)
-        scene = torch.log(flat.mean(2) @ scene_weights.T + FLOOR)
-        drive = torch.log(inside + FLOOR) - now["share"] * scene - readout.typical
-        grown, bent = growth(now["power"] * drive)
-        steep = torch.exp(now["power"] * drive)
-        columns = [steep * slope / (inside + FLOOR) for slope in slopes]
-        columns += [drive * drive * bent, -steep * scene]
-        columns += [drive * grown, torch.ones_like(drive), targets]
-        matrix = torch.stack(columns, 2).transpose(0, 1).double()
-        weighted = matrix if weights is None else matrix * weights[:, None].double()
-        products += weighted.mT @ matrix
-        n += len(inputs)
+    n_outputs, n_columns = len(windows), len(NAMES) + 2 * readout.raw_weights.shape[1] + 3
+    products = windows.new_zeros(n_outputs, n_columns, n_columns, dtype=torch.float64)
+    n = 0
+    for features, targets, weights in seen:
+        for first in range(0, n_outputs, OUTPUT_BLOCK):
+            some = slice(first, first + OUTPUT_BLOCK)
+            columns = _columns(readout, features, torch.stack([windows, *moved])[:, some], some)
+            columns = torch.cat([columns, targets[:, some, None]], 2).transpose(0, 1).double()
+            weighted = columns if weights is None else columns * weights[:, None].double()
+            products[some] += weighted.mT @ columns
+        n += len(features)
     return products, n
 
 
-def _project(products: Tensor, n: int) -> _Fit:
-    """Put gain and offset at their best, and take out of the derivatives what they can do."""
-    own, linear = slice(0, 5), slice(5, 7)
-    both, with_target = products[:, linear, linear], products[:, linear, 7:]
+def _columns(readout: WindowReadout, features: Tensor, windows: Tensor, some: slice) -> Tensor:
+    """Return derivatives of some outputs' responses, the responses, and one, (n, n_some, any)."""
+    now = {name: values[some] for name, values in readout.parameters_by_name.items()}
+    feature_weights, scene_weights = (weights[some] for weights in readout.weights())
+    pooled = (features @ windows.flatten(0, 1).T).unflatten(2, windows.shape[:2])
+    inside, *slopes = torch.einsum("nckv,vc->knv", pooled, feature_weights)
+    means = features.mean(2)
+    scene = means @ scene_weights.T
+    log_scene = torch.log(scene + FLOOR)
+    drive = torch.log(inside + FLOOR) - now["share"] * log_scene - readout.typical[some]
+    grown, bent = growth(now["power"] * drive)
+    steep = torch.exp(now["power"] * drive)
+    by_inside, by_scene = steep / (inside + FLOOR), -steep * now["share"] / (scene + FLOOR)
+    parts = [
+        *(by_inside * slope for slope in slopes),
+        drive * drive * bent,
+        -steep * log_scene,
+        by_inside[..., None] * pooled[:, :, 0].mT * feature_weights,
+        by_scene[..., None] * means[:, None] * scene_weights,
+        drive * grown,
+        torch.ones_like(drive),
+    ]
+    return torch.cat([part.reshape(*drive.shape, -1) for part in parts], 2)
+
+
+def _project(products: Tensor, n: int, moved: Tensor) -> _Fit:
+    """Put gain and offset at their best, and take out of the derivatives what they can do.
+
+    ``moved`` is how far what is fitted has come; the prior is of weights alone.
+    """
+    n_values = moved.shape[1]
+    own, linear, target = slice(0, n_values), slice(n_values, n_values + 2), slice(-1, None)
+    both, with_target = products[:, linear, linear], products[:, linear, target]
     best = torch.linalg.solve(both, with_target)
     gain, offset = best[:, 0, 0], best[:, 1, 0]
     mixed = products[:, own, linear]
     normal = products[:, own, own] - mixed @ torch.linalg.solve(both, mixed.mT)
-    downhill = (products[:, own, 7:] - mixed @ best)[..., 0]
-    error = products[:, 7, 7] - (with_target * best).sum((1, 2))
-    return _Fit(error, gain, offset, gain[:, None, None] ** 2 * normal, gain[:, None] * downhill, n)
+    downhill = gain[:, None] * (products[:, own, target] - mixed @ best)[..., 0]
+    squares = products[:, -1, -1] - (with_target * best).sum((1, 2))
+    prior = _prior(moved)
+    return _Fit(
+        squares + (prior * moved**2).sum(1),
+        squares,
+        gain,
+        offset,
+        gain[:, None, None] ** 2 * normal + torch.diag(prior),
+        downhill - prior * moved,
+        n,
+    )
 
 
 @torch.no_grad()
