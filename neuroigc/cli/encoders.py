@@ -28,8 +28,8 @@ __all__ = [
     "train_encoder",
 ]
 
-# Maps of more images than these are hardly better.
-MOST_MAPPED = 4_000
+# As many as a subject of NSD saw; maps of more would hardly be better.
+MOST_MAPPED = 10_000
 # Tiles along a side of the contrast maps that ridge regression predicts responses from, at most,
 # and pixels along a tile's, at least.
 RIDGE_TILES, TILE_PIXELS = 16, 3

@@ -33,8 +33,8 @@ class FieldEncoder(NeuralRegressor):
     For population receptive fields: its windows are as sharp as the data allow, where the maps of
     a `NeuralEncoder` are as wide as its few latents make them. Network and training are those of
     `FieldEncoderNetwork`; at the end its features are made symmetric, so that they stand where the
-    image has them, and the windows are fitted by least squares (`neuroigc.models.windows`), which
-    also tells their errors.
+    image has them, and windows and weights are fitted by least squares
+    (`neuroigc.models.windows`), which also tells their errors.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ class FieldEncoder(NeuralRegressor):
         self,
         *,
         channels: Sequence[int] = (16, 12),
-        kernel_sizes: Sequence[int] = (5, 3),
+        kernel_sizes: Sequence[int] = (5, 5),
         largest_grid: int = 24,
         activation: str = "mish",
         learning_rate: float = 1e-2,
         weight_decay: float = 1e-2,
         batch_size: int = 128,
         accumulate: int = 1,
-        max_epochs: int = 12,
+        max_epochs: int = 24,
         patience: int = 10,
         validation_fraction: float = 0.1,
         n_workers: int = 1,
@@ -175,7 +175,7 @@ class FieldEncoder(NeuralRegressor):
         return network
 
     def refine(self, X, y, *, sample_weight=None, n_steps=3):
-        """Fit windows, gains and offsets anew, with the features as they are.
+        """Fit windows, weights, gains and offsets anew, with the features as they are.
 
         For receptive fields from all data there are, once samples that were held out have told
         how well responses are predicted.

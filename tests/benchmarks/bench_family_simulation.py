@@ -200,7 +200,7 @@ def compare(make: Callable[[str, int], Experiment], options: argparse.Namespace)
     """Print the tables of all experiments."""
     rows: list[dict[str, Any]] = []
     regions: list[dict[str, Any]] = []
-    for kind in KINDS:
+    for kind in options.kinds:
         told, ratios, times, r = _repeat(make, kind, options)
         print(f"{LETTERS[kind]}, {kind}: r of predictions and targets {r:.3f}\n")
         table = []
@@ -262,7 +262,7 @@ def models(options: argparse.Namespace) -> dict[str, Any]:
 def players(options: argparse.Namespace) -> dict[str, Any]:
     """Attribute regions by IGC, and by Shapley values of all coalitions of them."""
     rows = []
-    for kind in KINDS:
+    for kind in options.kinds:
         made = make_localised_statistics(kind, options.samples)
         data = made.function, made.images, made.targets
         start = time.process_time()
@@ -298,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--samples", type=int, default=2000, help="images to attribute")
     parser.add_argument("--train", type=int, default=20_000, help="images to train with")
     parser.add_argument("--baselines", type=int, default=32)

@@ -64,10 +64,13 @@ def estimate(
     data: Simulation,
     *,
     n_phantoms: int = N_PHANTOMS,
-    n_maps: int = 4_000,
+    n_maps: int | None = None,
     **options: Any,
 ) -> Estimates:
-    """Train an encoder on vertices and phantoms, map both, fit, calibrate."""
+    """Train an encoder on vertices and phantoms, map both, fit, calibrate.
+
+    Maps are of all images, or of the first ``n_maps``.
+    """
     clock = _Clock()
     phantoms = make_phantoms(
         data.images,
@@ -275,7 +278,7 @@ def _images(options: argparse.Namespace) -> dict[str, Any]:
     for n_images in counts:
         part = data.first(n_images)
         # As many steps for few images as for many, up to a limit.
-        epochs = min(60, round(12 * len(data.images) / n_images))
+        epochs = min(60, round(24 * len(data.images) / n_images))
         ours = estimate(part, **{"max_epochs": epochs, **settings})
         rival, _ = fit_rival(part, next(iter(RIVALS.values())))
         everything = np.ones(len(data.x_deg), bool)
