@@ -69,6 +69,15 @@ def _close_figures():
     plt.close("all")
 
 
+@pytest.mark.parametrize(("shift", "moved"), [(0.02, False), (0.3, True)])
+def test_centres_are_left_where_lines_are_little_beside_errors(rng, shift, moved):
+    truth = make_truth(rng, 400)
+    found = estimate(truth, rng, lines=((shift, 1.0), (-shift, 1.0), LINES[2]), errors=True)
+    calibration = learn_calibration(found, truth)
+    for line in (calibration.x, calibration.y):
+        assert (line != (0.0, 1.0)) is moved
+
+
 def test_errors_make_lines_of_centres_sharper(rng):
     off = {False: [], True: []}
     for _ in range(20):

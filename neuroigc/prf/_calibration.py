@@ -31,6 +31,8 @@ __all__ = ["Calibration", "as_quality", "check_raw", "learn", "width_and_exponen
 
 _LEVEL = 0.95
 _LEAST_WHOLE = 15
+# Of the phantoms' median error, what centres have to be moved by to be moved at all.
+_LEAST_MOVED = 0.5
 # Of the phantoms, those that stand for a vertex: a quantile takes more of them than an error.
 _ALIKE_SHARE = 0.25
 _NAMES = ("x", "y", "size")
@@ -363,8 +365,8 @@ def learn(
     whole = whole if whole.sum() >= _LEAST_WHOLE else used
     of_x, of_y = errors[:2, whole] if estimates.has_errors else (None, None)
     lines = {
-        "x": robust_line(x[whole], estimates.x_deg[whole], of_x),
-        "y": robust_line(y[whole], estimates.y_deg[whole], of_y),
+        "x": _line_of_centres(x[whole], estimates.x_deg[whole], of_x),
+        "y": _line_of_centres(y[whole], estimates.y_deg[whole], of_y),
         "size": robust_line(np.log(size[used]), np.log(estimates.size_deg[used])),
     }
     exponent = surface = None
@@ -394,6 +396,18 @@ def learn(
         surface=surface,
     )
     return replace(calibration, error_scale=calibration.scale_of_errors())
+
+
+def _line_of_centres(truth: np.ndarray, estimate: np.ndarray, errors: np.ndarray | None) -> Line:
+    """Return the line, or none to speak of where it would move centres by little.
+
+    Phantoms are not quite like vertices: what is small beside their errors need not hold for
+    these, and would only be added to their own.
+    """
+    line = robust_line(truth, estimate, errors)
+    moved = np.abs(line.invert(estimate) - estimate)
+    little = np.median(moved) < _LEAST_MOVED * np.median(np.abs(estimate - truth))
+    return Line(0.0, 1.0) if little else line
 
 
 def width_and_exponent(fields: PRFResult) -> tuple[np.ndarray, np.ndarray]:

@@ -129,7 +129,8 @@ def learn_calibration(
     truth on estimates would shrink sizes towards those of the phantoms. Only where fields have
     exponents (:meth:`PRFResult.with_exponent`), width and exponent are brought together by a
     regression of the true size on both: their errors are small and would be magnified. Lines of
-    x and y are those of phantoms at least one size away from the edges, where fields are not cut.
+    x and y are those of phantoms at least one size away from the edges, where fields are not cut;
+    one that would move centres by less than half of the phantoms' median error is left out.
 
     Errors are scaled by a quantile of the phantoms' own (conformal prediction; Vovk, Gammerman &
     Shafer 2005; Papadopoulos, Gammerman & Vovk 2008): intervals cover 95 % of vertices that are
