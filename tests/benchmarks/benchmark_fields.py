@@ -31,7 +31,7 @@ from neuroigc.stats import noise_ceiling, reaches_ceiling
 __all__ = ["add_accuracy", "add_fits", "add_images"]
 
 # Every so many-th image only tells how good the encoder is.
-N_PHANTOMS, HOLD_OUT = 500, 20
+N_PHANTOMS, HOLD_OUT = 1_000, 20
 # The recipe's 51 tiles, and those that suit scenes of 96 pixels best.
 RIVALS = {"classical, 51 tiles": 51, "classical, 17 tiles": 17}
 
