@@ -69,8 +69,9 @@ def secant_gradients(
     """
     total: Tensor | None = None
     for here, there in ((high, low), (low, high)):
-        with _recorded(model) as seen, torch.no_grad():
-            function(there)
+        # With derivatives, as without them some layers take another way.
+        with _recorded(model) as seen, torch.enable_grad():
+            function(there.detach().requires_grad_(True))
         with _secants(model, seen):
             found = gradients(function, here, after)
         total = found if total is None else (total + found) / 2
@@ -79,43 +80,66 @@ def secant_gradients(
     return total
 
 
+Call = tuple[nn.Module, Tensor]
+
+
 @contextmanager
-def _recorded(model: nn.Module) -> Iterator[list[Tensor]]:
+def _recorded(model: nn.Module) -> Iterator[list[Call]]:
     """Collect what pointwise modules are given, call by call."""
-    seen: list[Tensor] = []
+    seen: list[Call] = []
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
-        seen.append(inputs[0])
+    def use(module: nn.Module, here: Tensor, output: Tensor) -> None:  # noqa: ARG001
+        # What follows may work in place.
+        seen.append((module, here.detach().clone()))
 
-    with _hooked(model, hook):
+    with _hooked(model, use):
         yield seen
 
 
 @contextmanager
-def _secants(model: nn.Module, seen: list[Tensor]) -> Iterator[None]:
+def _secants(model: nn.Module, seen: list[Call]) -> Iterator[None]:
     """Let pointwise modules have the slope towards what was seen, call by call."""
     calls = iter(seen)
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        here, there = inputs[0], next(calls, None)
+    def use(module: nn.Module, here: Tensor, output: Tensor) -> Tensor | None:
+        same, there = next(calls, (None, here))
         # A forward that takes another way for other numbers has no secant.
-        if there is None or there.shape != here.shape or not here.requires_grad:
+        if same is not module or there.shape != here.shape or not here.requires_grad:
             return None
         return remembered(here, [output.detach()], _slope(module, here.detach(), there))
 
-    with _hooked(model, hook):
+    with _hooked(model, use):
         yield
 
 
 @contextmanager
-def _hooked(model: nn.Module, hook: Callable[..., Tensor | None]) -> Iterator[None]:
-    """Put a hook on pointwise modules, which do not work in place meanwhile."""
+def _hooked(
+    model: nn.Module, use: Callable[[nn.Module, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Put a hook on pointwise modules: what it returns, if not None, is what they return.
+
+    Modules that work in place compute beside what they are given, and write there at the end,
+    because the rest of the model may look at it again.
+    """
+    in_place: set[nn.Module] = set()
+
+    def hook(
+        module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+    ) -> Tensor | None:
+        here = inputs[0] if inputs else named["input"]
+        other = use(module, here, output)
+        if module not in in_place:
+            return other
+        return here.copy_(output if other is None else other)
+
     with ExitStack() as stack:
         for module in model.modules():
             if type(module) in POINTWISE and "forward" not in vars(module):
                 # Before the caller's hooks, which are not part of the activation.
-                stack.callback(module.register_forward_hook(hook, prepend=True).remove)
+                handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                stack.callback(handle.remove)
                 if getattr(module, "inplace", False):
+                    in_place.add(module)
                     stack.callback(setattr, module, "inplace", True)
                     module.inplace = False  # type: ignore[assignment]
         yield
