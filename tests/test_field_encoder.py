@@ -293,6 +293,21 @@ def test_exponent_of_contrast_counts_what_features_do_to_it(network, power, floo
     torch.testing.assert_close(found, expected, rtol=3e-2, atol=2e-2)
 
 
+def test_slopes_of_exponents_depend_on_no_batches_nor_much_on_precision(network, images):
+    results = []
+    for model, size in ((network, 300), (network, 37), (copy.deepcopy(network).double(), 300)):
+        inputs = images.to(model.readout.typical.dtype)
+        results.append(
+            [
+                part.double()
+                for part in contrast_exponents(model, batches(inputs, inputs, size=size)())
+            ]
+        )
+    for other in results[1:]:
+        torch.testing.assert_close(other[0], results[0][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(other[1], results[0][1], rtol=1e-5, atol=1e-5)
+
+
 def simulated(rng, n=700):
     """Responses to contrast in two places; half of them of either exponent."""
     x, y = np.array([-2.0, 1.5, 0.0, 2.0]), np.array([1.0, -2.0, 0.5, 2.0])

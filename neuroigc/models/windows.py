@@ -336,8 +336,9 @@ def contrast_exponents(network: FieldEncoderNetwork, batches: Batches) -> tuple[
         Its derivative by the window's power.
     """
     readout = network.readout
-    power = readout.parameters_by_name["power"]
-    nudge, totals = 1e-2, torch.zeros(3, 3, len(power), device=power.device)
+    # The slope is a small difference of small differences.
+    kind, power = readout.typical.dtype, readout.parameters_by_name["power"].double()
+    nudge, totals = 1e-2, power.new_zeros(3, 3, len(power))
     n = 0
     for inputs, _, _ in batches:
         mean = inputs.flatten(1).mean(1).reshape(-1, *(1,) * (inputs.ndim - 1))
@@ -345,9 +346,11 @@ def contrast_exponents(network: FieldEncoderNetwork, batches: Batches) -> tuple[
         for k, contrast in enumerate((1 / CONTRAST, 1.0, CONTRAST)):
             inside, _ = readout.pooled(network.features(mean + contrast * (inputs - mean)))
             drive = inside - readout.parameters_by_name["share"] * scene - readout.typical
+            drive = drive.double()
             for p, moved in enumerate((-nudge, 0.0, nudge)):
                 totals[p, k] += (drive * growth((power + moved) * drive)[0]).sum(0)
         n += len(inputs)
     low, middle, high = (totals / n).unbind(1)
     exponents = torch.log2((high - middle) / (middle - low)) / math.log2(CONTRAST)
-    return exponents[1], (exponents[2] - exponents[0]) / (2 * nudge)
+    slopes = (exponents[2] - exponents[0]) / (2 * nudge)
+    return exponents[1].to(kind), slopes.to(kind)
