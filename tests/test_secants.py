@@ -7,6 +7,7 @@ import pytest
 import torch
 from attribution_models import mlp, shake
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from neuroigc.attribution import blur_integrated_gradients
 from neuroigc.attribution.gradients import POINTWISE, gradients
@@ -119,7 +120,20 @@ class FastWithoutGradients(Layers):
         return self.last(self.in_place(self.second(hidden)))
 
 
-@pytest.mark.parametrize("make", [WritesUnseen, WrittenBehind, ByName, FastWithoutGradients])
+class Checkpointed(Layers):
+    """Parts are computed a second time on the way back, the last one first."""
+
+    def forward(self, x):
+        def part(x):
+            return self.in_place(self.second(self.activation(self.first(x))))
+
+        hidden = checkpoint(part, checkpoint(part, x, use_reentrant=False), use_reentrant=False)
+        return self.last(self.activation(hidden))
+
+
+@pytest.mark.parametrize(
+    "make", [WritesUnseen, WrittenBehind, ByName, FastWithoutGradients, Checkpointed]
+)
 def test_models_compute_what_they_do_otherwise(rng, make):
     model, (low, high) = shake(make()).double(), ends(rng, 2.0)
     expected, told = change(model, low, high, secant_gradients(model, model, low, high, keep))

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from neuroigc.attribution.gradients import POINTWISE, gradients, remembered
 
@@ -99,10 +100,18 @@ def _recorded(model: nn.Module) -> Iterator[list[Call]]:
 @contextmanager
 def _secants(model: nn.Module, seen: list[Call]) -> Iterator[None]:
     """Let pointwise modules have the slope towards what was seen, call by call."""
-    calls = iter(seen)
+    calls, done = iter(seen), list[tuple[nn.Module, Tensor, Tensor]]()
 
     def use(module: nn.Module, here: Tensor, output: Tensor) -> Tensor | None:
         same, there = next(calls, (None, here))
+        if same is None:
+            # Checkpoints compute again on the way back, in an order of their own.
+            for same, given, other in done:
+                if same is module and torch.equal(given, here):
+                    there = other
+                    break
+        else:
+            done.append((same, here.detach().clone(), there))
         # A forward that takes another way for other numbers has no secant.
         if same is not module or there.shape != here.shape or not here.requires_grad:
             return None
@@ -145,14 +154,19 @@ def _hooked(
         yield
 
 
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def _slope(module: nn.Module, here: Tensor, there: Tensor) -> Tensor:
     """Return the slope between two points, number by number; the derivative where they are one."""
     values, slopes = [], []
     for point in (here, there):
         leaf = point.detach().requires_grad_(True)
-        with torch.enable_grad():
+        # Nothing of this is for the checkpoints of the model.
+        with torch.enable_grad(), saved_tensors_hooks(_itself, _itself):
             value = type(module).forward(module, leaf)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
         values.append(value.detach())
         slopes.append(slope)
     step, change, mean = here - there, values[0] - values[1], (slopes[0] + slopes[1]) / 2
