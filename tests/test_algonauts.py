@@ -89,6 +89,14 @@ def test_test_responses_on_request(study, tmp_path):
     np.testing.assert_array_equal(algonauts.is_test, nsd.is_test)
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no HDF5")])
+def test_stimuli_that_cannot_be_exported_are_named(study, tmp_path, damage):
+    (path,) = study.rglob("nsd_stimuli.hdf5")
+    damage(path)
+    with pytest.raises(InputError, match=f"{path}: expected a whole HDF5 file"):
+        write_algonauts(study, tmp_path / "out", subjects=[1], space=SPACE)
+
+
 def test_layout_of_the_release(export):
     folder = export / "subj01"
     responses = np.load(folder / "training_split/training_fmri/lh_training_fmri.npy")

@@ -150,6 +150,7 @@ def test_finished_windows_are_those_of_scipy(network, images, rng, weighted):
     grid_x, grid_y = readout.grid_x.double().numpy(), readout.grid_y.double().numpy()
     logs = [weights.detach().log().numpy() for weights in readout.weights()]
     scale = 1 if weights is None else weights.double().sqrt().numpy()
+    spread = np.sqrt(np.cov(targets.T.numpy(), aweights=weights, bias=True).diagonal())
 
     def residuals(p, v):
         squared = (grid_x - p[0]) ** 2 + (grid_y - p[1]) ** 2
@@ -161,7 +162,7 @@ def test_finished_windows_are_those_of_scipy(network, images, rng, weighted):
         return (predicted - targets[:, v].double().numpy()) * scale
 
     def with_prior(p, v):
-        return np.concatenate([residuals(p, v), p[7:] - first[v]])
+        return np.concatenate([residuals(p, v), spread[v] * (p[7:] - first[v])])
 
     for v in range(N_OUTPUTS):
         linear = [head.weight[v, 0].item(), head.bias[v].item()]
@@ -169,7 +170,7 @@ def test_finished_windows_are_those_of_scipy(network, images, rng, weighted):
         options = dict(x_scale="jac", xtol=1e-12, ftol=1e-12)
         fit = least_squares(with_prior, start, args=(v,), **options)
         inverse = np.linalg.inv(fit.jac.T @ fit.jac)
-        n_learned = len(start) - np.diag(inverse)[7:].sum()
+        n_learned = len(start) - spread[v] ** 2 * np.diag(inverse)[7:].sum()
         noise = (residuals(fit.x, v) ** 2).sum() / (len(images) - n_learned)
         expected = noise * inverse[:5, :5]
         # Far closer than the data can tell.
@@ -195,11 +196,34 @@ def test_what_is_kept_and_held_changes_nothing(network, images, monkeypatch, lim
         np.testing.assert_allclose(other.state_dict()[name], value, atol=1e-9, err_msg=name)
 
 
+def test_vertices_that_see_nothing_hinder_no_others_and_are_not_known(network, images):
+    with torch.no_grad():
+        targets = network(images)
+    targets = targets / targets.std(0) + 0.2 * torch.randn(targets.shape)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        # Features weigh nothing, so that responses are all the same.
+        network.readout.raw_weights[0] = network.readout.raw_weights[3] = -200.0
+        network.readout.raw_share[3] = 0.0
+    covariance = finish_windows(network, batches(images, targets), n_steps=3)
+    expected = finish_windows(other, batches(images, targets), n_steps=3)
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    seeing = torch.tensor([1, 2, 4, 5])
+    torch.testing.assert_close(covariance[seeing], expected[seeing])
+    errors = covariance[:, [0, 1, 2], [0, 1, 2]].sqrt()
+    assert (errors[[0, 3]] > 1e3).all()
+    assert (errors[seeing] < 1).all()
+    with torch.no_grad():
+        predicted = network(images)
+    torch.testing.assert_close(predicted[:, seeing], other(images).detach()[:, seeing])
+    blind = torch.tensor([0, 3])
+    mean = targets[:, blind].mean(0).expand(len(images), 2)
+    torch.testing.assert_close(predicted[:, blind], mean, atol=1e-4, rtol=0)
+
+
 def test_finished_weights_are_nearer_to_the_truth(network, images):
     with torch.no_grad():
         clean = network(images)
-        # Of so much that the prior says little.
-        clean = 30 * clean / clean.std(0)
         truth = network.readout.weights()[0].clone()
         network.readout.raw_weights += 0.5 * torch.randn(network.readout.raw_weights.shape)
     began = network.readout.weights()[0].detach().clone()
@@ -267,6 +291,21 @@ def test_exponent_of_contrast_counts_what_features_do_to_it(network, power, floo
     low, middle, high = (2 ** (step * power / 2) + floor for step in (-1, 0, 1))
     expected = 2 * torch.log2((high**k - middle**k) / (middle**k - low**k))
     torch.testing.assert_close(found, expected, rtol=3e-2, atol=2e-2)
+
+
+def test_slopes_of_exponents_depend_on_no_batches_nor_much_on_precision(network, images):
+    results = []
+    for model, size in ((network, 300), (network, 37), (copy.deepcopy(network).double(), 300)):
+        inputs = images.to(model.readout.typical.dtype)
+        results.append(
+            [
+                part.double()
+                for part in contrast_exponents(model, batches(inputs, inputs, size=size)())
+            ]
+        )
+    for other in results[1:]:
+        torch.testing.assert_close(other[0], results[0][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(other[1], results[0][1], rtol=1e-5, atol=1e-5)
 
 
 def simulated(rng, n=700):
@@ -350,6 +389,12 @@ def test_windows_refined_on_more_data_are_better_and_features_as_they_were(rng):
         ({"y": np.full((120, 4), np.nan, np.float32)}, "y: expected"),
         ({"sample_weight": np.zeros(120)}, "sample_weight: expected one finite number above 0"),
         ({"n_steps": 0}, "n_steps"),
+        ({"X": np.ones((120, 24, 24), np.float32)}, "X: expected images that differ"),
+        ({"y": np.ones((120, 4), np.float32)}, "y: expected targets that vary; got 4 constant"),
+        (
+            {"X": np.zeros((5, 24, 24), np.float32), "y": np.zeros((5, 4), np.float32)},
+            "X: expected at least 10 samples; got 5",
+        ),
     ],
 )
 def test_refining_refuses_what_fit_would(rng, change, match):
@@ -359,6 +404,36 @@ def test_refining_refuses_what_fit_would(rng, change, match):
     with pytest.raises(InputError, match=match):
         encoder.refine(**{"X": images, "y": responses, **change})
     np.testing.assert_array_equal(encoder.predict(images[:5]), before)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_windows_are_refined_alike_in_all_units(rng, unit):
+    images, responses, *_ = simulated(rng, 300)
+    encoder = FieldEncoder(**FAST).fit(images[:100], responses[:100])
+    other = copy.deepcopy(encoder)
+    with torch.no_grad():
+        for parameter in other.module_.head.parameters():
+            parameter *= unit
+    own = encoder.refine(images, responses).receptive_fields(8.0)
+    again = other.refine(images, responses * unit).receptive_fields(8.0)
+    for name, values in own.items():
+        np.testing.assert_allclose(again[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+    for one, two in zip(
+        encoder.module_.readout.weights(), other.module_.readout.weights(), strict=True
+    ):
+        np.testing.assert_allclose(one.detach(), two.detach(), rtol=5e-3)
+
+
+def test_refining_that_is_interrupted_changes_nothing(rng, monkeypatch):
+    images, responses, *_ = simulated(rng, 120)
+    encoder = FieldEncoder(**FAST).fit(images, responses)
+    before, fields = encoder.predict(images[:5]), encoder.receptive_fields(8.0)
+    steps = iter([windows._step])
+    monkeypatch.setattr(windows, "_step", lambda *given: next(steps)(*given))
+    with pytest.raises(StopIteration):
+        encoder.refine(images, 2 * responses)
+    np.testing.assert_array_equal(encoder.predict(images[:5]), before)
+    np.testing.assert_array_equal(encoder.receptive_fields(8.0)["x_deg"], fields["x_deg"])
 
 
 def test_nothing_is_refined_before_it_is_fitted(rng):

@@ -98,10 +98,10 @@ def test_blocks_in_the_same_place(tmp_path):
             check_storage(file["x"])
 
 
-def not_found(path, values, chunks):
+def not_found(path, values, chunks, **options):
     """Write a dataset of which a block is listed, but is not found where it is looked up."""
     with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=values, chunks=chunks)
+        file.create_dataset("x", data=values, chunks=chunks, **options)
     # Behind a block stands, in the index, where the next one begins: after it the last one ends.
     content, end = path.read_bytes(), struct.pack("<QQQ", *values.shape, values.itemsize)
     at = content.rindex(end)
@@ -121,10 +121,27 @@ def test_blocks_that_are_listed_but_not_found_would_be_zeros(tmp_path):
         read_hdf5(tmp_path / "x.h5", ["x"])
 
 
+def test_blocks_that_are_not_found_may_come_as_nan(tmp_path):
+    not_found(tmp_path / "x.h5", np.ones((7, 5)), (7, 5), fillvalue=np.nan)
+    with (
+        h5py.File(tmp_path / "x.h5") as file,
+        pytest.raises(ValueError, match="a block of /x that is not found"),
+    ):
+        read_part(file["x"])
+
+
 @pytest.mark.parametrize("options", [{}, {"chunks": (3, 2)}, {"chunks": (3, 2), "fillvalue": 7}])
 @pytest.mark.parametrize(
     "part",
-    [(), (4,), (slice(0, 7),), (slice(2, 5), slice(None)), (slice(None), slice(3, 99)), (0, 1)],
+    [
+        (),
+        (4,),
+        (slice(0, 7),),
+        (slice(2, 5), slice(None)),
+        (slice(None), slice(3, 99)),
+        (0, 1),
+        (slice(7, 9),),
+    ],
 )
 def test_parts_are_those_of_h5py_and_zeros_may_be_real(hdf5, options, part):
     values = np.where(np.arange(35) % 11 < 2, np.arange(35), 0).reshape(7, 5)

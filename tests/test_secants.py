@@ -7,6 +7,7 @@ import pytest
 import torch
 from attribution_models import mlp, shake
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from neuroigc.attribution import blur_integrated_gradients
 from neuroigc.attribution.gradients import POINTWISE, gradients
@@ -73,6 +74,83 @@ def test_modules_may_be_used_twice_and_in_place_on_rows_in_any_order(rng):
     model, (low, high) = shake(Reused()).double(), ends(rng, 2.0)
     expected, told = change(model, low, high, secant_gradients(model, model, low, high, keep))
     np.testing.assert_allclose(told, expected, atol=1e-12)
+    assert model.in_place.inplace
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+class Layers(nn.Module):
+    """What the models below are made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        self.activation, self.in_place = nn.ReLU(), nn.LeakyReLU(inplace=True)
+
+
+class WritesUnseen(Layers):
+    """Nobody takes what the activation returns, but what it has written."""
+
+    def forward(self, x):
+        hidden = self.first(x)
+        self.in_place(hidden)
+        hidden = self.second(hidden)
+        return self.last(hidden + self.second(self.in_place(hidden)))
+
+
+class WrittenBehind(Layers):
+    """What an activation was given changes later on."""
+
+    def forward(self, x):
+        hidden = self.first(x)
+        positive = self.activation(hidden)
+        return self.last(positive - 0.3 * self.activation(hidden.neg_()))
+
+
+class ByName(Layers):
+    def forward(self, x):
+        return self.last(self.in_place(input=self.second(self.activation(input=self.first(x)))))
+
+
+class FastWithoutGradients(Layers):
+    """As layers of transformers in evaluation mode, which then skip their modules."""
+
+    def forward(self, x):
+        hidden = self.first(x)
+        hidden = self.activation(hidden) if torch.is_grad_enabled() else torch.relu(hidden)
+        return self.last(self.in_place(self.second(hidden)))
+
+
+class Checkpointed(Layers):
+    """Parts are computed a second time on the way back, the last one first."""
+
+    def forward(self, x):
+        def part(x):
+            return self.in_place(self.second(self.activation(self.first(x))))
+
+        hidden = checkpoint(part, checkpoint(part, x, use_reentrant=False), use_reentrant=False)
+        return self.last(self.activation(hidden))
+
+
+@pytest.mark.parametrize(
+    "make", [WritesUnseen, WrittenBehind, ByName, FastWithoutGradients, Checkpointed]
+)
+def test_models_compute_what_they_do_otherwise(rng, make):
+    model, (low, high) = shake(make()).double(), ends(rng, 2.0)
+    expected, told = change(model, low, high, secant_gradients(model, model, low, high, keep))
+    np.testing.assert_allclose(told, expected, atol=1e-12)
+    same = secant_gradients(model, model, low, low, keep)
+    np.testing.assert_allclose(same, gradients(model, low, keep), atol=1e-13)
+    assert model.in_place.inplace
+
+
+def test_models_that_fail_are_left_as_they_were(rng):
+    class Fails(Layers):
+        def forward(self, x):  # noqa: ARG002
+            raise RuntimeError(str(self.in_place.inplace))
+
+    model = Fails().double()
+    with pytest.raises(RuntimeError, match="False"):
+        secant_gradients(model, model, *ends(rng, 1.0), keep)
     assert model.in_place.inplace
     assert not any(module._forward_hooks for module in model.modules())
 

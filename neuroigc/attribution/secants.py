@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from neuroigc.attribution.gradients import POINTWISE, gradients, remembered
 
@@ -69,8 +70,9 @@ def secant_gradients(
     """
     total: Tensor | None = None
     for here, there in ((high, low), (low, high)):
-        with _recorded(model) as seen, torch.no_grad():
-            function(there)
+        # With derivatives, as without them some layers take another way.
+        with _recorded(model) as seen, torch.enable_grad():
+            function(there.detach().requires_grad_(True))
         with _secants(model, seen):
             found = gradients(function, here, after)
         total = found if total is None else (total + found) / 2
@@ -79,46 +81,81 @@ def secant_gradients(
     return total
 
 
+Call = tuple[nn.Module, Tensor]
+
+
 @contextmanager
-def _recorded(model: nn.Module) -> Iterator[list[Tensor]]:
+def _recorded(model: nn.Module) -> Iterator[list[Call]]:
     """Collect what pointwise modules are given, call by call."""
-    seen: list[Tensor] = []
+    seen: list[Call] = []
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
-        seen.append(inputs[0])
+    def use(module: nn.Module, here: Tensor, output: Tensor) -> None:  # noqa: ARG001
+        # What follows may work in place.
+        seen.append((module, here.detach().clone()))
 
-    with _hooked(model, hook):
+    with _hooked(model, use):
         yield seen
 
 
 @contextmanager
-def _secants(model: nn.Module, seen: list[Tensor]) -> Iterator[None]:
+def _secants(model: nn.Module, seen: list[Call]) -> Iterator[None]:
     """Let pointwise modules have the slope towards what was seen, call by call."""
-    calls = iter(seen)
+    calls, done = iter(seen), list[tuple[nn.Module, Tensor, Tensor]]()
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        here, there = inputs[0], next(calls, None)
+    def use(module: nn.Module, here: Tensor, output: Tensor) -> Tensor | None:
+        same, there = next(calls, (None, here))
+        if same is None:
+            # Checkpoints compute again on the way back, in an order of their own.
+            for same, given, other in done:
+                if same is module and torch.equal(given, here):
+                    there = other
+                    break
+        else:
+            done.append((same, here.detach().clone(), there))
         # A forward that takes another way for other numbers has no secant.
-        if there is None or there.shape != here.shape or not here.requires_grad:
+        if same is not module or there.shape != here.shape or not here.requires_grad:
             return None
         return remembered(here, [output.detach()], _slope(module, here.detach(), there))
 
-    with _hooked(model, hook):
+    with _hooked(model, use):
         yield
 
 
 @contextmanager
-def _hooked(model: nn.Module, hook: Callable[..., Tensor | None]) -> Iterator[None]:
-    """Put a hook on pointwise modules, which do not work in place meanwhile."""
+def _hooked(
+    model: nn.Module, use: Callable[[nn.Module, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Put a hook on pointwise modules: what it returns, if not None, is what they return.
+
+    Modules that work in place compute beside what they are given, and write there at the end,
+    because the rest of the model may look at it again.
+    """
+    in_place: set[nn.Module] = set()
+
+    def hook(
+        module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+    ) -> Tensor | None:
+        here = inputs[0] if inputs else named["input"]
+        other = use(module, here, output)
+        if module not in in_place:
+            return other
+        return here.copy_(output if other is None else other)
+
     with ExitStack() as stack:
         for module in model.modules():
             if type(module) in POINTWISE and "forward" not in vars(module):
                 # Before the caller's hooks, which are not part of the activation.
-                stack.callback(module.register_forward_hook(hook, prepend=True).remove)
+                handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                stack.callback(handle.remove)
                 if getattr(module, "inplace", False):
+                    in_place.add(module)
                     stack.callback(setattr, module, "inplace", True)
                     module.inplace = False  # type: ignore[assignment]
         yield
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _slope(module: nn.Module, here: Tensor, there: Tensor) -> Tensor:
@@ -126,9 +163,10 @@ def _slope(module: nn.Module, here: Tensor, there: Tensor) -> Tensor:
     values, slopes = [], []
     for point in (here, there):
         leaf = point.detach().requires_grad_(True)
-        with torch.enable_grad():
+        # Nothing of this is for the checkpoints of the model.
+        with torch.enable_grad(), saved_tensors_hooks(_itself, _itself):
             value = type(module).forward(module, leaf)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
         values.append(value.detach())
         slopes.append(slope)
     step, change, mean = here - there, values[0] - values[1], (slopes[0] + slopes[1]) / 2

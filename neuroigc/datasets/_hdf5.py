@@ -90,7 +90,7 @@ def read_part(dataset: Any, *part: int | slice) -> np.ndarray:
     ----------
     dataset : h5py.Dataset
     *part : int or slice
-        Along the first axes; slices without steps.
+        Along the first axes; none below zero, slices without steps.
 
     Raises
     ------
@@ -98,7 +98,8 @@ def read_part(dataset: Any, *part: int | slice) -> np.ndarray:
         If a block is not found.
     """
     values = np.asarray(dataset[part[0] if len(part) == 1 else part])
-    if dataset.chunks is None:
+    sizes, fill = dataset.chunks, dataset.fillvalue
+    if sizes is None or not values.size:
         return values
     whole = (*part, *(slice(None),) * (dataset.ndim - len(part)))
     spans = [
@@ -109,20 +110,25 @@ def read_part(dataset: Any, *part: int | slice) -> np.ndarray:
     full = values.reshape([span.stop - span.start for span in spans])
     blocks = [
         range(span.start // size * size, span.stop, size)
-        for span, size in zip(spans, dataset.chunks, strict=True)
+        for span, size in zip(spans, sizes, strict=True)
     ]
     for corner in itertools.product(*blocks):
         inside = tuple(
             slice(max(at, span.start) - span.start, at + size - span.start)
-            for at, size, span in zip(corner, dataset.chunks, spans, strict=True)
+            for at, size, span in zip(corner, sizes, spans, strict=True)
         )
         block = full[inside]
-        if block.flat[0] == dataset.fillvalue and (block == dataset.fillvalue).all():
+        if _same(block.flat[0], fill) and np.all(_same(block, fill)):
             try:
                 dataset.id.read_direct_chunk(corner)
             except (OSError, RuntimeError, ValueError) as error:
                 raise ValueError(f"a block of {dataset.name} that is not found") from error
     return values
+
+
+def _same(values: Any, fill: Any) -> Any:
+    """Tell where values are the fill value, which may be NaN."""
+    return values == fill if fill == fill else values != values
 
 
 def check_storage(dataset: Any) -> None:

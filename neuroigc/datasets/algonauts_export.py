@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from neuroigc._files import atomic_path, make_output_folder
+from neuroigc._files import atomic_path, make_output_folder, reading
 from neuroigc._vertex_files import read_map
 from neuroigc.datasets import _paths
 from neuroigc.datasets._hdf5 import read_part
@@ -60,6 +60,11 @@ def write_algonauts(
     -------
     Path
         ``out``.
+
+    Raises
+    ------
+    InputError
+        As :func:`neuroigc.datasets.load_nsd`, and if stimuli are missing or damaged.
     """
     import h5py
 
@@ -75,12 +80,14 @@ def write_algonauts(
             ("test", "test", data.is_test),
         ):
             images = make_output_folder(folder / f"{split}_split" / f"{split}_images", "out")
-            with h5py.File(_paths.stimuli_path(nsd_root), "r") as file:
+            stimuli = _paths.stimuli_path(nsd_root)
+            with reading(stimuli, "a whole HDF5 file"):
+                file = h5py.File(stimuli, "r")
+            with file:
                 for number, image_id in enumerate(data.image_ids[rows], start=1):
-                    _write_png(
-                        images / f"{name}-{number:04d}_nsd-{image_id:05d}.png",
-                        read_part(file["imgBrick"], image_id),
-                    )
+                    with reading(stimuli, "a whole HDF5 file with imgBrick"):
+                        image = read_part(file["imgBrick"], image_id)
+                    _write_png(images / f"{name}-{number:04d}_nsd-{image_id:05d}.png", image)
             if split == "training" or test_responses:
                 for side, part in parts.items():
                     file_name = f"{PREFIXES[side]}_{split}_fmri.npy"

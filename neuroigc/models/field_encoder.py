@@ -10,7 +10,7 @@ import numpy as np
 
 from neuroigc._devices import fast_products
 from neuroigc._validation import InputError, check_same_length
-from neuroigc.models.base import checked_weights
+from neuroigc.models.base import FEWEST_SAMPLES, checked_weights
 from neuroigc.models.checks import check_count, check_number
 from neuroigc.models.estimators import NeuralRegressor
 from neuroigc.models.feeding import Samples, as_rows
@@ -196,22 +196,32 @@ class FieldEncoder(NeuralRegressor):
         Raises
         ------
         InputError
-            If samples are not like those of `fit`.
+            If samples are not like those of `fit`, or it would refuse them.
         """
         self._check_fitted()
         X, y = self._check_inputs(X, self.input_shape_), as_rows(y)
-        check_same_length(X=X, y=y, sample_weight=sample_weight)
+        n_samples = check_same_length(X=X, y=y, sample_weight=sample_weight)
+        if n_samples < FEWEST_SAMPLES:
+            raise InputError("X", expected=f"at least {FEWEST_SAMPLES} samples", got=str(n_samples))
         check_count("n_steps", n_steps)
-        y = self._encode_targets(y, "y")
-        for argument, array in (("X", X), ("y", y)):
-            measure_scaling(array, argument=argument, per_column=False)
+        # Of the outputs that were learned, before it is looked at what they are.
+        self._encode_targets(y, "y")
+        y, _ = self._learn_targets(y)
+        measure_scaling(X, argument="X", per_column=False)
         samples = Samples(X, y, weights=checked_weights(sample_weight))
+        _check_images_differ(samples)
         device = resolve_device(self.device)
         home = next(self.module_.parameters()).device
-        with fast_products(device):
-            batches = partial(_batches, samples, device)
-            self._fit_windows(self.module_.to(device), batches, n_steps=n_steps)
-        self.module_.to(home)
+        before = {name: value.clone() for name, value in self.module_.state_dict().items()}
+        try:
+            with fast_products(device):
+                batches = partial(_batches, samples, device)
+                self._fit_windows(self.module_.to(device), batches, n_steps=n_steps)
+        except BaseException:
+            self.module_.load_state_dict(before)
+            raise
+        finally:
+            self.module_.to(home)
         return self
 
     def _fit_windows(self, network, batches, *, n_steps=8):

@@ -31,6 +31,8 @@ WEIGHT_SPREAD = 1.0
 OUTPUT_BLOCK = 1_000
 # Of features that are kept from step to step, which are cheaper to keep than to compute.
 KEPT_BYTES = 2**29
+# Of curvature and of variance, relative to what they are made of: less is rounding.
+UNKNOWN = 1e-12
 # Contrast of images is multiplied and divided by this to see how responses follow it.
 CONTRAST = 2**0.5
 
@@ -82,14 +84,16 @@ def finish_windows(
     the logarithms of its weights, with gain and offset always at their best (variable
     projection, Golub & Pereyra 1973), by Levenberg-Marquardt steps. Logarithms of weights have a
     normal prior about what they were, of which one standard deviation (`WEIGHT_SPREAD`) costs as
-    much as one target that is missed by its own.
+    much as one target that is missed by its own. Responses that do not vary over the samples have
+    a gain of zero, and nothing is known then of their windows.
 
     Parameters
     ----------
     network : FieldEncoderNetwork
         In evaluation mode; its windows, weights and head are changed.
     batches : callable
-        Returns an iterator of standardised (inputs, targets, weights); called for every step.
+        Returns an iterator of (inputs, targets, weights), of which the inputs are such as the
+        network takes; called for every step.
     n_steps : int
     progress : bool
 
@@ -116,13 +120,10 @@ def finish_windows(
     _set_values(readout, values)
     network.head.weight.copy_(now.gain[:, None])
     network.head.bias.copy_(now.offset)
-    # In units in which all have about the same size.
-    scale = now.normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
-    scale = scale[:, :, None] * scale[:, None, :]
-    inverse: Tensor = scale * torch.linalg.pinv(now.normal * scale, hermitian=True)
+    inverse = _inverse(now.normal)
     # What the prior knows is not learned from data.
-    n_learned = (1 - _prior(values) * inverse.diagonal(dim1=1, dim2=2)).sum(1)
-    noise = now.squares / (now.n - n_learned - 2).clamp_min(1)
+    n_learned = (1 - _prior(values, now.spread) * inverse.diagonal(dim1=1, dim2=2)).sum(1)
+    noise = now.squares / (now.n - n_learned.clamp_min(0) - 2).clamp_min(1)
     own = len(NAMES)
     return noise[:, None, None] * inverse[:, :own, :own]
 
@@ -133,6 +134,7 @@ class _Fit:
 
     error: Tensor  # (n_outputs,), what the prior costs included
     squares: Tensor  # (n_outputs,)
+    spread: Tensor  # (n_outputs,): the variance of the targets
     gain: Tensor
     offset: Tensor
     normal: Tensor  # (n_outputs, n_values, n_values): J^T J
@@ -186,11 +188,24 @@ def _values(readout: WindowReadout) -> Tensor:
     return torch.cat([torch.stack(own, 1), weights.log()], 1).double()
 
 
-def _prior(values: Tensor) -> Tensor:
-    """Return the precision of the prior of what is fitted, (n_values,)."""
-    precision = values.new_full(values.shape[1:], WEIGHT_SPREAD**-2)
-    precision[: len(NAMES)] = 0
+def _prior(values: Tensor, spread: Tensor) -> Tensor:
+    """Return the precision of the prior of what is fitted, (n_outputs, n_values).
+
+    In units of the targets, as errors are.
+    """
+    precision = (spread / WEIGHT_SPREAD**2)[:, None].expand_as(values).clone()
+    precision[:, : len(NAMES)] = 0
     return precision
+
+
+def _inverse(normal: Tensor) -> Tensor:
+    """Return the inverses of (n_outputs, n, n), very large along what nothing depends on."""
+    # In units in which all have about the same size.
+    diagonal = normal.diagonal(dim1=1, dim2=2)
+    scale = torch.where(diagonal > 0, diagonal, 1).rsqrt()
+    scale = scale[:, :, None] * scale[:, None, :]
+    size, along = torch.linalg.eigh(normal * scale)
+    return scale * ((along / size.clamp_min(UNKNOWN)[:, None]) @ along.mT)
 
 
 def _set_values(readout: WindowReadout, values: Tensor) -> None:
@@ -277,6 +292,14 @@ def _project(products: Tensor, n: int, moved: Tensor) -> _Fit:
     """
     n_values = moved.shape[1]
     own, linear, target = slice(0, n_values), slice(n_values, n_values + 2), slice(-1, None)
+    sums = products[:, -2, -2:]
+    spread = (products[:, -1, -1] - sums[:, 1] ** 2 / sums[:, 0]) / sums[:, 0]
+    # Where responses do not vary, only an offset is left.
+    squared = products[:, -3, -3]
+    flat = squared - products[:, -3, -2] ** 2 / sums[:, 0] <= UNKNOWN * squared
+    products[flat, -3] = 0
+    products[flat, :, -3] = 0
+    products[flat, -3, -3] = 1
     both, with_target = products[:, linear, linear], products[:, linear, target]
     best = torch.linalg.solve(both, with_target)
     gain, offset = best[:, 0, 0], best[:, 1, 0]
@@ -284,13 +307,14 @@ def _project(products: Tensor, n: int, moved: Tensor) -> _Fit:
     normal = products[:, own, own] - mixed @ torch.linalg.solve(both, mixed.mT)
     downhill = gain[:, None] * (products[:, own, target] - mixed @ best)[..., 0]
     squares = products[:, -1, -1] - (with_target * best).sum((1, 2))
-    prior = _prior(moved)
+    prior = _prior(moved, spread)
     return _Fit(
         squares + (prior * moved**2).sum(1),
         squares,
+        spread,
         gain,
         offset,
-        gain[:, None, None] ** 2 * normal + torch.diag(prior),
+        gain[:, None, None] ** 2 * normal + torch.diag_embed(prior),
         downhill - prior * moved,
         n,
     )
@@ -312,8 +336,9 @@ def contrast_exponents(network: FieldEncoderNetwork, batches: Batches) -> tuple[
         Its derivative by the window's power.
     """
     readout = network.readout
-    power = readout.parameters_by_name["power"]
-    nudge, totals = 1e-2, torch.zeros(3, 3, len(power), device=power.device)
+    # The slope is a small difference of small differences.
+    kind, power = readout.typical.dtype, readout.parameters_by_name["power"].double()
+    nudge, totals = 1e-2, power.new_zeros(3, 3, len(power))
     n = 0
     for inputs, _, _ in batches:
         mean = inputs.flatten(1).mean(1).reshape(-1, *(1,) * (inputs.ndim - 1))
@@ -321,9 +346,11 @@ def contrast_exponents(network: FieldEncoderNetwork, batches: Batches) -> tuple[
         for k, contrast in enumerate((1 / CONTRAST, 1.0, CONTRAST)):
             inside, _ = readout.pooled(network.features(mean + contrast * (inputs - mean)))
             drive = inside - readout.parameters_by_name["share"] * scene - readout.typical
+            drive = drive.double()
             for p, moved in enumerate((-nudge, 0.0, nudge)):
                 totals[p, k] += (drive * growth((power + moved) * drive)[0]).sum(0)
         n += len(inputs)
     low, middle, high = (totals / n).unbind(1)
     exponents = torch.log2((high - middle) / (middle - low)) / math.log2(CONTRAST)
-    return exponents[1], (exponents[2] - exponents[0]) / (2 * nudge)
+    slopes = (exponents[2] - exponents[0]) / (2 * nudge)
+    return exponents[1].to(kind), slopes.to(kind)
