@@ -52,7 +52,7 @@ class LatentEngine(Engine):
         if self.settings.n_rows is not None:
             return self.settings.n_rows
         numbers = self.head.shape[1] * self.problem.samples.n_inputs
-        return min(max(4 * self.chunk_numbers // numbers, 8), 512)
+        return min(max(2 * self.chunk_numbers // numbers, 8), 512)
 
     def open(self, block: Block) -> BlockState:
         """Take the gradients of the latents at the samples."""
