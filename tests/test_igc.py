@@ -714,7 +714,7 @@ def test_outputs_are_sliced_where_maps_are_large(rng):
         )
 
 
-@pytest.mark.parametrize("activation", gradients._POINTWISE)
+@pytest.mark.parametrize("activation", gradients.POINTWISE)
 def test_remembered_slopes_are_the_slopes(rng, activation):
     model = shake(
         nn.Sequential(
