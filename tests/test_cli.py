@@ -70,7 +70,7 @@ rois = ["V1", "hV4"]
 
 [encoding.network]
 channels = [4, 4]
-max_epochs = 4
+max_epochs = 8
 """
 
 

@@ -72,7 +72,7 @@ class FieldEncoder(NeuralRegressor):
         self,
         *,
         channels: Sequence[int] = (16, 12),
-        kernel_sizes: Sequence[int] = (5, 5),
+        kernel_sizes: Sequence[int] = (5, 3),
         largest_grid: int = 24,
         activation: str = "mish",
         learning_rate: float = 1e-2,

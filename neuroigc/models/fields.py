@@ -227,7 +227,7 @@ class FieldEncoderNetwork(FactorisedNetwork):
         *,
         n_channels: int = 1,
         channels: Sequence[int] = (16, 12),
-        kernel_sizes: Sequence[int] = (5, 5),
+        kernel_sizes: Sequence[int] = (5, 3),
         largest_grid: int = 24,
         activation: str = "mish",
         point_symmetric: bool = False,
