@@ -39,7 +39,7 @@ class FieldEncoder(NeuralRegressor):
     Parameters
     ----------
     channels, kernel_sizes, largest_grid, activation
-        See `FieldEncoderNetwork`.
+        See `FieldEncoderNetwork`. With thousands of images kernels of (5, 5) are a little better.
     learning_rate, weight_decay, batch_size, accumulate, max_epochs, patience
         See `neuroigc.models.training.train`.
     validation_fraction, n_workers

@@ -228,7 +228,8 @@ def _load(options: argparse.Namespace) -> tuple[Simulation, dict[str, Any]]:
             "channels": (4, 4),
         }
         return data, settings
-    return load_simulation(options.cache), {}
+    # So many images teach wider kernels than an encoder has by default.
+    return load_simulation(options.cache), {"kernel_sizes": (5, 5)}
 
 
 def _accuracy(options: argparse.Namespace) -> dict[str, Any]:
