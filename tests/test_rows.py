@@ -94,6 +94,26 @@ def test_neighbours_are_read_at_once_and_maps_not_touched(stores, monkeypatch):
     assert sum(reads) == len(own) * 9 * 2
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise on this system")
+@pytest.mark.parametrize("limit", [10**6, 10])
+def test_places_of_short_requests_are_announced_before_they_are_read(stores, monkeypatch, limit):
+    stack, calls, read = StackedRows(stores), [], os.preadv
+
+    def noted(file, buffers, at):
+        calls.append(("read", file, at, sum(map(len, buffers))))
+        return read(file, buffers, at)
+
+    monkeypatch.setattr(rows, "ANNOUNCED_BYTES", limit)
+    monkeypatch.setattr(rows.os, "preadv", noted)
+    monkeypatch.setattr(
+        rows.os, "posix_fadvise", lambda file, at, n, _: calls.append(("told", file, at, n))
+    )
+    stack[:]
+    reads = [place for what, *place in calls if what == "read"]
+    assert [place for what, *place in calls if what == "told"] == (reads if limit > 10 else [])
+    assert [what for what, *_ in calls] == sorted((what for what, *_ in calls), reverse=True)
+
+
 def test_short_reads_are_completed_and_short_files_refused(stores, monkeypatch, tmp_path):
     read = os.preadv
     monkeypatch.setattr(

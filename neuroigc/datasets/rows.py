@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,13 @@ from neuroigc._validation import InputError
 
 __all__ = ["StackedRows"]
 
-# Where columns are picked, whole rows of about this size pass through memory.
-BLOCK_BYTES = 2**24
+# Where columns are picked, whole rows of about this size are read first: a processor's own cache
+# holds them until they are picked.
+BLOCK_BYTES = 2**20
+
+# Of requests up to this size the disk is told all places at once, so that it need not be waited for
+# place by place. Longer ones would push one another out of memory.
+ANNOUNCED_BYTES = 2**26
 
 
 class StackedRows:
@@ -102,9 +108,16 @@ class StackedRows:
         order = np.lexsort((places, part_of))
         values = np.empty((len(wanted), self.shape[1]), self.dtype)
         bounds = np.searchsorted(part_of[order], np.arange(len(self._parts) + 1))
-        for part, start, stop in zip(self._parts, bounds[:-1], bounds[1:], strict=True):
-            if start < stop:
-                part.read(places[order[start:stop]], values[start:stop])
+        jobs = [
+            (part, places[order[start:stop]], values[start:stop])
+            for part, start, stop in zip(self._parts, bounds[:-1], bounds[1:], strict=True)
+            if start < stop
+        ]
+        if values.nbytes <= ANNOUNCED_BYTES:
+            for part, rows, _ in jobs:
+                part.announce(rows)
+        for part, rows, out in jobs:
+            part.read(rows, out)
         if (np.diff(order) < 0).any():
             values[order] = values.copy()
         return values if chosen.ndim else values[0]
@@ -146,21 +159,37 @@ class _Part:
         if self.columns is None and out.dtype == self.array.dtype:
             self._read_file(rows, out)
             return
-        step = max(1, BLOCK_BYTES // max(1, self.array.strides[0]))
+        step = min(len(rows), max(1, BLOCK_BYTES // max(1, self.array.strides[0])))
+        buffer = np.empty((step, self.array.shape[1]), self.array.dtype)
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
-            whole = np.empty((len(block), self.array.shape[1]), self.array.dtype)
+            whole, into = buffer[: len(block)], out[start : start + step]
             self._read_file(block, whole)
-            picked = whole if self.columns is None else whole.take(self.columns, axis=1)
-            out[start : start + step] = picked
+            if self.columns is None or out.dtype != self.array.dtype:
+                into[:] = whole if self.columns is None else whole.take(self.columns, axis=1)
+            else:
+                # Columns were checked; without "clip" numpy would take a copy first.
+                whole.take(self.columns, axis=1, out=into, mode="clip")
+
+    def announce(self, rows: npt.NDArray[np.int64]) -> None:
+        """Tell the disk which rows, in ascending order, will be read next, where it can be told."""
+        if self.file is None or not hasattr(os, "posix_fadvise"):
+            return
+        for start, stop, place in self._runs(rows):
+            n_bytes = (stop - start) * self.array.strides[0]
+            os.posix_fadvise(self.file, place, n_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _runs(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+        """Yield the bounds of each run of neighbouring rows, and its place in the file."""
+        first, row_bytes = self.array.offset, self.array.strides[0]  # type: ignore[attr-defined]
+        breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+        for start, stop in pairwise((0, *breaks, len(rows))):
+            yield start, stop, first + int(rows[start]) * row_bytes
 
     def _read_file(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         """Read runs of neighbouring rows at once."""
-        first, row_bytes = self.array.offset, self.array.strides[0]  # type: ignore[attr-defined]
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        for start, stop in zip(np.r_[0, breaks], np.r_[breaks, len(rows)], strict=True):
+        for start, stop, place in self._runs(rows):
             left = memoryview(out[start:stop].reshape(-1).view(np.uint8))
-            place = first + int(rows[start]) * row_bytes
             while left:
                 n = os.preadv(self.file, [left], place)
                 if not n:

@@ -175,4 +175,6 @@ def _standardised(values, scaling):
     if scaling is None:
         return values.float() if values.is_floating_point() else values
     mean, scale = scaling
-    return (values.float() - mean).div_(scale)
+    wide = values.float()
+    # What was widened is nobody else's, so that its memory can be used again.
+    return torch.sub(wide, mean, out=None if wide is values else wide).div_(scale)

@@ -76,7 +76,7 @@ def forget(folder: Path) -> None:
 
 def feeding(folder: Path, small: bool) -> dict[str, Any]:
     """Compare samples per second from stores with those from float32 arrays in memory."""
-    n_images, n_vertices, n_repeats = (60, 300, 2) if small else (384, N_VERTICES, 25)
+    n_images, n_vertices, n_repeats = (60, 300, 2) if small else (1500, N_VERTICES, 15)
     features = write_stores(folder, 2, n_images, n_vertices).reshape(-1, 2).astype(np.float32)
     stores = open_stores(folder, slice(None), [0, 1])
     scaling = measure_scaling(stores, argument="X")
