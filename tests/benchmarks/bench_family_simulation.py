@@ -216,8 +216,6 @@ def compare(make: Callable[[str, int], Experiment], options: argparse.Namespace)
         print_table(table)
         rows += [{"experiment": kind, "r of model": r} | row for row in table]
         if kind in ("maximum", "similarity"):
-            # Of spreads, squares as well.
-            ratios["IG variance"] = [{k: v**2 for k, v in one.items()} for one in ratios["IG SD"]]
             table = [{"method": name} | _mean(ratios[name]) for name in SHOWN]
             print_table(table)
             regions += [{"experiment": kind} | row for row in table]
@@ -227,7 +225,7 @@ def compare(make: Callable[[str, int], Experiment], options: argparse.Namespace)
 def _repeat(make: Callable[[str, int], Experiment], kind: str, options: argparse.Namespace) -> Any:
     """Return what each method's map scores, regions' attributions and times, and the model's r."""
     told: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
-    ratios: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    ratios: dict[str, list[dict[str, float]]] = {name: [] for name in (*METHODS, "IG variance")}
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     r = []
     for seed in range(options.seeds):
@@ -244,6 +242,7 @@ def _repeat(make: Callable[[str, int], Experiment], kind: str, options: argparse
             told[name].append(scores(maps[name], experiment.made.truth))
             ratios[name].append(relative(experiment.made, maps[name]))
             times[name].append(seconds[name] / seconds["IGC"])
+        ratios["IG variance"].append(relative(experiment.made, maps["IG SD"] ** 2))
     return told, ratios, times, float(np.mean(r))
 
 
