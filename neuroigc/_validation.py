@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 
-__all__ = ["InputError", "check_choice", "check_count", "check_same_length"]
+__all__ = ["InputError", "check_choice", "check_count", "check_positive", "check_same_length"]
 
 
 class InputError(ValueError):
@@ -50,6 +50,12 @@ def check_count(argument: str, value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(argument, expected=f"{least} or more, a whole number", got=repr(value))
     return int(value)
+
+
+def check_positive(argument: str, value: object) -> None:
+    """Raise unless ``value`` is a number above zero, neither infinite nor next to either."""
+    if not (isinstance(value, Real) and 1e-30 < value < 1e30):
+        raise InputError(argument, expected="a number above 0", got=repr(value))
 
 
 def check_same_length(**arrays: object) -> int:

@@ -250,6 +250,8 @@ def test_result_is_saved_and_loaded(model, images, targets, tmp_path):
         (dict(inputs=np.zeros((N, 64))), "inputs"),
         (dict(scales=[0, 0]), "scales: expected two or more finite numbers"),
         (dict(n_points=0), "n_points: expected 1 or more"),
+        (dict(memory=-1), "memory: expected a number above 0"),
+        (dict(memory="1"), "memory: expected a number above 0"),
         (dict(seed=-1), "seed: expected 0 or more"),
         (dict(targets=np.zeros((N, 3))), "targets: expected values that vary"),
         (dict(targets=np.zeros((5, 3))), "expected the same number of samples"),

@@ -327,6 +327,8 @@ def test_result_is_saved_and_loaded(rng, tmp_path):
         (dict(regions={"a": [99]}), r"groups\['a'\]: expected indices from 0 to 5"),
         (dict(n_pairs=0), "n_pairs: expected 1 or more"),
         (dict(n_steps=0), "n_steps: expected 1 or more"),
+        (dict(memory=-1), "memory: expected a number above 0"),
+        (dict(memory="1"), "memory: expected a number above 0"),
         (dict(inputs=np.zeros((1, 6)), targets=np.zeros((1, 2))), "at least three samples"),
         (dict(targets=np.ones((N, 2))), "targets: expected values that vary"),
         (dict(inputs=np.zeros((N, 6))), "model: expected predictions that vary"),

@@ -141,6 +141,27 @@ def test_squares_of_pixels_play_as_one(rng):
     np.testing.assert_allclose(result.attributions, expected, atol=1e-12)
 
 
+def test_once_all_baselines_were_met_nothing_is_left_to_chance(rng):
+    model, x = mlp(n_inputs=5).double(), rng.standard_normal((12, 5))
+    y, baselines = make_targets(model, x, rng), rng.standard_normal((4, 5))
+    expected = brute_force(model, x, y, baselines=baselines)
+    for n_rounds in (4, 8):
+        result = shapley_correlation(
+            model, x, y, baseline=GivenBaseline(baselines), n_rounds=n_rounds
+        )
+        np.testing.assert_allclose(result.attributions, expected, atol=1e-12)
+        np.testing.assert_array_equal(result.numerical_error, 0)
+    for n_rounds in (2, 3, 6):
+        ratios = []
+        for seed in range(12):
+            some = shapley_correlation(
+                model, x, y, baseline=GivenBaseline(baselines), n_rounds=n_rounds, seed=seed
+            )
+            error = np.linalg.norm(some.attributions - expected, axis=1)
+            ratios.append(error / np.linalg.norm(some.attributions, axis=1) / some.numerical_error)
+        assert 0.5 < np.sqrt(np.mean(np.square(ratios))) < 2
+
+
 @pytest.mark.parametrize("baseline", [PairedBaseline(), SampledBaseline(5)])
 def test_orders_approach_all_coalitions_within_the_error_told(rng, baseline):
     model, x = mlp(n_inputs=6).double(), rng.standard_normal((40, 6))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroigc._progress import track
-from neuroigc._validation import check_count
+from neuroigc._validation import check_count, check_positive
 from neuroigc.attribution.baselines import PairedBaseline
 from neuroigc.attribution.covariance import GroupedCovariance, draw_sample_groups
 from neuroigc.attribution.gradients import borrow, check_module, choose_device, remembered_slopes
@@ -148,6 +148,7 @@ def blur_correlation(
     check_module(model)
     n_points, seed = check_count("n_points", n_points), check_count("seed", seed, 0)
     n_rows = check_count("batch_size", batch_size)
+    check_positive("memory", memory)
     place = choose_device(device, model)
     with torch.inference_mode(False), borrow(model, place) as borrowed:
         problem = prepare(
@@ -233,7 +234,10 @@ def _covariances(
     columns, n = problem.columns, problem.n_samples
     maps = GroupedCovariance(problem, groups, paired=False)
     changes = GroupedCovariance(problem, groups, paired=False)
-    mean_map, mean_change = (torch.zeros((), dtype=torch.float64, device=problem.scale.device),) * 2
+    # Of each stratum.
+    nothing = torch.zeros((), dtype=torch.float64, device=problem.scale.device)
+    sizes = np.bincount(problem.strata).tolist()
+    mean_map, mean_change = [nothing] * len(sizes), [nothing] * len(sizes)
     here: list[Tensor] = []
     step = bands.samples_at_once(n_rows, problem.samples.chunk_numbers // columns.n_columns)
     group = 0
@@ -247,8 +251,11 @@ def _covariances(
         changed = torch.cat([-predicted.diff(dim=2), predicted[..., -1:]], 2)
         found = bands.maps(x, beside, columns.reduce)
         found = torch.cat([found.sum(2, keepdim=True), found], 2).flatten(2)
-        mean_map = mean_map + bands.as_outputs(found.sum(0)).double() / n
-        mean_change = mean_change + changed.sum(0) / n
+        for stratum in np.unique(problem.strata[index]):
+            own = torch.from_numpy(problem.strata[index] == stratum).to(rows.device)
+            total = bands.as_outputs(found[own].sum(0)).double()
+            mean_map[stratum] = mean_map[stratum] + total / sizes[stratum]
+            mean_change[stratum] = mean_change[stratum] + changed[own].sum(0) / sizes[stratum]
         start = first
         while start < first + len(index):
             stop = min(int(ends[group]), first + len(index))
@@ -261,4 +268,4 @@ def _covariances(
                 changes.add(group, here[1])
                 here, group = [], group + 1
             start = stop
-    return maps.finish(mean_map), changes.finish(mean_change)
+    return maps.finish(torch.stack(mean_map)), changes.finish(torch.stack(mean_change))

@@ -45,12 +45,23 @@ class GroupedCovariance:
     def __init__(self, problem: Problem, groups: list[NDArray[np.int64]], *, paired: bool) -> None:
         self.problem, self.paired, self.n_groups = problem, paired, len(groups)
         members = [torch.from_numpy(group).to(problem.targets.device) for group in groups]
-        self.targets = torch.stack([problem.targets[m].double().sum(0) for m in members])
+        self.targets = torch.stack([self._by_stratum(group) for group in groups])
         # Of a mean over pairs, every sample has its share twice.
         degree = 2.0 if paired else 1.0
         shares = [(problem.influence[m].double() + degree).sum(0) for m in members]
         self.shares = torch.stack(shares)
         self.total = self.squares = self.by_share = self.by_target = torch.zeros(())
+
+    def _by_stratum(self, group: NDArray[np.int64]) -> Tensor:
+        """Return the sums of a group's targets in each stratum, (n_strata, n_outputs)."""
+        targets = self.problem.targets
+        members, strata = (
+            torch.from_numpy(index).to(targets.device)
+            for index in (group, self.problem.strata[group])
+        )
+        shape = int(self.problem.strata.max()) + 1, targets.shape[1]
+        sums = torch.zeros(shape, dtype=torch.float64, device=targets.device)
+        return sums.index_add_(0, strata, targets[members].double())
 
     def add(self, group: int, sums: Tensor) -> None:
         """Add a group's sums (n_outputs, n_values)."""
@@ -58,15 +69,17 @@ class GroupedCovariance:
         self.total = self.total + sums
         self.squares = self.squares + sums**2
         self.by_share = self.by_share + self.shares[group, :, None] * sums
-        self.by_target = self.by_target + self.targets[group, :, None] * sums
+        if not self.paired:
+            self.by_target = self.by_target + self.targets[group, :, :, None] * sums
 
     def finish(self, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return values and standard errors, (n_outputs, n_values), in units of correlation.
 
         Parameters
         ----------
-        mean : Tensor of shape (n_outputs, n_values), optional
-            Mean attributions over the samples, which the mean target multiplies; of pairs, none.
+        mean : Tensor of shape (n_strata, n_outputs, n_values), optional
+            Mean attributions of the samples of each stratum, which its mean target multiplies; of
+            pairs, none.
         """
         n = self.problem.n_samples
         values = self.total / (2 * n if self.paired else n)
@@ -74,9 +87,10 @@ class GroupedCovariance:
         spread = spread + values**2 * (self.shares**2).sum(0)[:, None]
         if mean is not None:
             mean = mean.double()
-            crossed = (self.targets * self.shares).sum(0)[:, None]
-            spread = spread - 2 * mean * self.by_target + 2 * mean * values * crossed
-            spread = spread + mean**2 * (self.targets**2).sum(0)[:, None]
+            crossed = (self.targets * self.shares[:, None]).sum(0)[..., None]
+            spread = spread - (2 * mean * (self.by_target - values * crossed)).sum(0)
+            for targets in self.targets:
+                spread = spread + (targets[..., None] * mean).sum(0) ** 2
         spread = spread.clamp_(min=0) * (self.n_groups / (self.n_groups - 1))
         scale = self.problem.scale[:, None]
         return values / scale, spread.sqrt_() / (n * scale)

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import nn
 
 from neuroigc._files import make_output_folder
 from neuroigc._team import assemble_team
-from neuroigc._validation import InputError, check_count
+from neuroigc._validation import InputError, check_count, check_positive
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, check_baseline
 from neuroigc.attribution.checkpoint import fingerprint
 from neuroigc.attribution.cotangents import CotangentEngine
@@ -266,8 +265,7 @@ def _run(
     check_module(model)
     baseline = check_baseline(baseline)
     for name, number in (("tolerance", tolerance), ("memory", memory)):
-        if not (isinstance(number, Real) and 1e-30 < number < 1e30):
-            raise InputError(name, expected="a number above 0", got=repr(number))
+        check_positive(name, number)
     if max_gradients is not None:
         # Two rounds of pairs are the least from which an error can be told.
         max_gradients = check_count("max_gradients", max_gradients, 3)

@@ -59,7 +59,8 @@ class LayerSums:
         self.sums = torch.zeros(
             len(self.groups), problem.n_outputs, self.n_values, dtype=torch.float64, device=device
         )
-        self.mean = self.sums.new_zeros(self.sums.shape[1:])
+        self.stratum_sizes = np.bincount(problem.strata)
+        self.mean = self.sums.new_zeros(len(self.stratum_sizes), *self.sums.shape[1:])
         self.round = self.sums.new_zeros(problem.n_outputs, self.n_units)
         self.round_total, self.round_squares = self.round.clone(), self.round.clone()
         self.blocks = draw_blocks(problem.strata, problem.keys, seed=seed)
@@ -144,7 +145,8 @@ class LayerSums:
             self.sums[:, v] += weighted
             self.round[v] += weighted[:, : self.n_units].sum(0)
             if problem.bank is not None:
-                self.mean[v] += own.sum(0) * (weight / problem.n_samples)
+                share = weight / int(self.stratum_sizes[stratum])
+                self.mean[stratum, v] += own.sum(0) * share
 
     def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return values and standard errors, (n_outputs, n_values + 1).
@@ -155,7 +157,9 @@ class LayerSums:
         covariance = GroupedCovariance(self.problem, self.groups, paired=self.paired)
         for g, sums in enumerate(self.sums):
             covariance.add(g, self._with_remainder(sums))
-        mean = None if self.paired else self._with_remainder(self.mean)
+        mean = None
+        if not self.paired:
+            mean = torch.stack([self._with_remainder(mean) for mean in self.mean])
         values, errors = (part.cpu().numpy() for part in covariance.finish(mean))
         return values, errors
 

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from neuroigc._validation import check_choice, check_count
+from neuroigc._validation import check_choice, check_count, check_positive
 from neuroigc.attribution.baselines import Baseline, PairedBaseline, check_baseline
 from neuroigc.attribution.gradients import borrow, check_module, choose_device
 from neuroigc.attribution.layer_paths import LayerPaths, refuse_passed_by, refuse_regions
@@ -125,6 +125,7 @@ def layer_correlation(
     check_choice("path", path, ("inputs", "activities"))
     n_pairs, n_steps = check_count("n_pairs", n_pairs), check_count("n_steps", n_steps)
     batch_size, seed = check_count("batch_size", batch_size), check_count("seed", seed, 0)
+    check_positive("memory", memory)
     name, place = layer_name(model, layer), choose_device(device, model)
     refuse_regions(regions, path)
     with (

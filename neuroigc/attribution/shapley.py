@@ -82,7 +82,8 @@ def shapley_correlation(
         Take all 2^n_players coalitions of each pair; up to 15 players. By default up to 10.
     n_rounds : int
         Rounds of pairs, at least 2: in each, every sample is compared with another one (or with a
-        baseline). With ``exact`` and ``n_samples // 2`` of them, all pairs of samples are taken.
+        baseline). With ``exact`` and ``n_samples // 2`` of them, all pairs of samples are taken,
+        and with as many as there are baselines, each of these.
         The error from pairs falls with the square root of their number, and with few rounds it is
         most of the ``numerical_error`` and of the ``completeness_gap``.
     n_orders : int
@@ -165,10 +166,13 @@ def shapley_correlation(
                 estimate.end_round()
         # Once all pairs were drawn, exact values leave nothing to chance; else orders are left, and
         # taken to make half of the variance.
-        used = 0.0
         if problem.bank is None:
-            used = min(1.0, n_rounds / max(block.n_distances for block in blocks))
-        found = estimate.finish(n_rounds, 1 - used if exact else 1 - used / 2)
+            left = max(0.0, 1 - n_rounds / max(block.n_distances for block in blocks))
+        else:
+            # Rounds meet all baselines again and again; the last ones perhaps not all of them.
+            incomplete = n_rounds % len(problem.bank)
+            left = incomplete / n_rounds * (1 - incomplete / len(problem.bank))
+        found = estimate.finish(n_rounds, left if exact else (1 + left) / 2)
     shape = problem.columns.shape if names is None else (n_players,)
     value, error, noise = found
     maps, errors = (array.reshape(len(value), *shape) for array in (value, error))
@@ -236,7 +240,9 @@ class _Estimate:
         zeros = torch.zeros(shape, dtype=torch.float64, device=device)
         self.total, self.square, self.current = zeros, zeros.clone(), zeros.clone()
         self.own = torch.zeros(problem.n_samples, *shape, dtype=torch.float64, device=device)
-        self.plain = zeros.clone()
+        # Attributions alone, in each stratum.
+        self.strata = torch.from_numpy(problem.strata).to(device)
+        self.plain = zeros.new_zeros(int(problem.strata.max()) + 1, *shape)
 
     def add(
         self,
@@ -256,7 +262,7 @@ class _Estimate:
         else:
             product = y[rows][:, :, None] * values
             self.own[rows] += product
-            self.plain += values.sum(0)
+            self.plain.index_add_(0, self.strata[rows], values)
         self.current += product.sum(0) / self.problem.n_samples
 
     def end_round(self) -> None:
@@ -276,8 +282,9 @@ class _Estimate:
         noise = spread / (n_rounds - 1) * left
         influence = self.own / n_rounds
         if not self.paired:
-            # A covariance takes attributions less their mean.
-            influence -= y[:, :, None] * (self.plain / (n * n_rounds))
+            # A covariance takes attributions less their mean in the stratum.
+            sizes = torch.bincount(self.strata)[:, None, None]
+            influence -= y[:, :, None] * (self.plain / (sizes * n_rounds))[self.strata]
         influence = influence - influence.mean(0)
         # In a mean over pairs, each sample counts at both ends.
         influence *= 2 if self.paired else 1
