@@ -54,7 +54,7 @@ def check_count(argument: str, value: object, least: int = 1) -> int:
 
 def check_positive(argument: str, value: object) -> None:
     """Raise unless ``value`` is a number above zero, neither infinite nor next to either."""
-    if not (isinstance(value, Real) and 1e-30 < value < 1e30):
+    if not (isinstance(value, Real) and 1e-30 < float(value) < 1e30):
         raise InputError(argument, expected="a number above 0", got=repr(value))
 
 

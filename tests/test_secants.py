@@ -168,11 +168,24 @@ def test_other_modules_have_the_mean_of_their_derivatives(rng):
 )
 def test_kinks_are_seen(kind, kinked):
     assert has_kinks(mlp(activation=kind)) is kinked
+    assert has_kinks(nn.Sequential(mlp(activation=kind), nn.MaxPool1d(2)))
 
 
 def rectified(images, *layers):
     network = nn.Sequential(nn.Flatten(), *(layers or mlp(64, 2, nn.ReLU, width=24)))
     return shake(network).double(), images
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Mish])
+def test_blur_is_complete_where_maxima_are_pooled(rng, activation):
+    layers = nn.Conv2d(1, 3, 3), activation(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 2)
+    network = nn.Sequential(*layers, activation(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 2))
+    model, images = shake(network).double(), rng.standard_normal((5, 1, 8, 8))
+    few, more, many = (blur_integrated_gradients(model, images, n_points=n) for n in (3, 30, 300))
+    assert np.abs(few.scale_gap).max() < 1e-13
+    assert np.abs(few.completeness_gap).max() < 1e-13
+    errors = [np.linalg.norm(found.attributions - many.attributions) for found in (few, more)]
+    assert errors[1] < errors[0] / 20
 
 
 @pytest.mark.parametrize("n_points", [1, 20])

@@ -87,9 +87,10 @@ def blur_integrated_gradients(
     n_points : int
         Points in each band: Gauss-Legendre nodes for smooth models, whose errors fall
         geometrically with their number. Of models with modules that have kinks (``nn.ReLU``, not
-        ``torch.relu``) the ends of equal steps: sums are exact if all nonlinear modules act on
-        each number by itself, and errors of the map fall with the square of the number, see
-        `neuroigc.attribution.secants`. ``scale_gap`` tells what is missing.
+        ``torch.relu``, and ``nn.MaxPool2d``) the ends of equal steps: sums are exact if all
+        nonlinear modules act on each number by itself or pool maxima, and errors of the map fall
+        with the square of the number, see `neuroigc.attribution.secants`. ``scale_gap`` tells
+        what is missing.
     n_dims : {1, 2}
         1 for signals, 2 for images.
     keep_scales : bool

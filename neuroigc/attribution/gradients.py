@@ -212,6 +212,7 @@ POINTWISE = (
     nn.CELU,
     nn.ELU,
     nn.GELU,
+    nn.Hardshrink,
     nn.Hardsigmoid,
     nn.Hardswish,
     nn.Hardtanh,
@@ -219,14 +220,17 @@ POINTWISE = (
     nn.LogSigmoid,
     nn.Mish,
     nn.PReLU,
+    nn.RReLU,
     nn.ReLU,
     nn.ReLU6,
     nn.SELU,
     nn.SiLU,
     nn.Sigmoid,
     nn.Softplus,
+    nn.Softshrink,
     nn.Softsign,
     nn.Tanh,
+    nn.Tanhshrink,
 )
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -4,9 +4,10 @@ Behind a kink (ReLU) the derivative is another one, and no quadrature of derivat
 points is fast on such paths. Between two points, however, an activation that acts on each number
 by itself changes by the slope of its secant times the change of what it is given, and so does a
 chain of these and affine layers: the product of such slopes, which back-propagation forms, times
-the step is the change of the output. The slopes tend to derivatives as the steps grow short, so
-that a sum over short steps tends to the same integral, while it is complete for steps of any
-length.
+the step is the change of the output. Maxima of windows have such slopes as well, along the line
+between what they are given at the two points. The slopes tend to derivatives as the steps grow
+short, so that a sum over short steps tends to the same integral, while it is complete for steps of
+any length.
 """
 
 from __future__ import annotations
@@ -19,25 +20,29 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from neuroigc.attribution.gradients import POINTWISE, gradients, remembered
+from neuroigc.attribution.maxima import pools_maxima, with_mean_slopes
 
 __all__ = ["has_kinks", "secant_gradients"]
 
 _KINKED = (
     nn.ELU,
+    nn.Hardshrink,
     nn.Hardsigmoid,
     nn.Hardswish,
     nn.Hardtanh,
     nn.LeakyReLU,
     nn.PReLU,
+    nn.RReLU,
     nn.ReLU,
     nn.ReLU6,
     nn.SELU,
+    nn.Softshrink,
 )
 
 
 def has_kinks(model: nn.Module) -> bool:
     """Tell whether some module's derivative jumps."""
-    return any(type(module) in _KINKED for module in model.modules())
+    return any(type(module) in _KINKED or pools_maxima(module) for module in model.modules())
 
 
 def secant_gradients(
@@ -51,7 +56,7 @@ def secant_gradients(
 
     The mean of two of them, of which one has the derivatives of modules that do not act on each
     number by itself (norms over features, attention) at the low points, the other at the high
-    ones. Of affine and pointwise modules alone both are the same, and exact.
+    ones. Of affine and pointwise modules and maxima alone both are the same, and exact.
 
     Parameters
     ----------
@@ -86,7 +91,7 @@ Call = tuple[nn.Module, Tensor]
 
 @contextmanager
 def _recorded(model: nn.Module) -> Iterator[list[Call]]:
-    """Collect what pointwise modules are given, call by call."""
+    """Collect what modules with slopes are given, call by call."""
     seen: list[Call] = []
 
     def use(module: nn.Module, here: Tensor, output: Tensor) -> None:  # noqa: ARG001
@@ -99,7 +104,7 @@ def _recorded(model: nn.Module) -> Iterator[list[Call]]:
 
 @contextmanager
 def _secants(model: nn.Module, seen: list[Call]) -> Iterator[None]:
-    """Let pointwise modules have the slope towards what was seen, call by call."""
+    """Let modules have the slope towards what was seen, call by call."""
     calls, done = iter(seen), list[tuple[nn.Module, Tensor, Tensor]]()
 
     def use(module: nn.Module, here: Tensor, output: Tensor) -> Tensor | None:
@@ -115,6 +120,8 @@ def _secants(model: nn.Module, seen: list[Call]) -> Iterator[None]:
         # A forward that takes another way for other numbers has no secant.
         if same is not module or there.shape != here.shape or not here.requires_grad:
             return None
+        if pools_maxima(module):
+            return with_mean_slopes(module, here, there, output)
         return remembered(here, [output.detach()], _slope(module, here.detach(), there))
 
     with _hooked(model, use):
@@ -125,7 +132,7 @@ def _secants(model: nn.Module, seen: list[Call]) -> Iterator[None]:
 def _hooked(
     model: nn.Module, use: Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Put a hook on pointwise modules: what it returns, if not None, is what they return.
+    """Put a hook on modules with slopes: what it returns, if not None, is what they return.
 
     Modules that work in place compute beside what they are given, and write there at the end,
     because the rest of the model may look at it again.
@@ -143,7 +150,8 @@ def _hooked(
 
     with ExitStack() as stack:
         for module in model.modules():
-            if type(module) in POINTWISE and "forward" not in vars(module):
+            known = type(module) in POINTWISE or pools_maxima(module)
+            if known and "forward" not in vars(module):
                 # Before the caller's hooks, which are not part of the activation.
                 handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
                 stack.callback(handle.remove)
