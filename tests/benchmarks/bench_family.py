@@ -32,14 +32,15 @@ from neuroigc.attribution import (
 SIDE = 16
 
 
-def make_cnn(n_outputs, activation=nn.Mish, n_latents=12):
+def make_cnn(n_outputs, activation=nn.Mish, n_latents=12, *, maxima=False):
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Unflatten(1, (1, SIDE)),
         nn.Conv2d(1, 6, 5, padding=2),
         activation(),
-        nn.Conv2d(6, 6, 3, stride=2, padding=1),
+        nn.Conv2d(6, 6, 3, stride=1 if maxima else 2, padding=1),
         activation(),
+        *[nn.MaxPool2d(2)] * maxima,
         nn.Flatten(),
         nn.Linear(6 * SIDE**2 // 4, n_latents),
         activation(),
@@ -85,8 +86,13 @@ def pink(n, size, rng):
 def completeness():
     rng, rows = np.random.default_rng(0), {}
     images = pink(24, SIDE, rng).astype(float)
-    for name in ("Mish", "ReLU"):
-        model = make_cnn(2, getattr(nn, name)).double()
+    networks = {
+        "Mish": make_cnn(2),
+        "ReLU": make_cnn(2, nn.ReLU),
+        "ReLU and maxima": make_cnn(2, nn.ReLU, maxima=True),
+    }
+    for name, network in networks.items():
+        model = network.double()
         y = targets_of(model, images, rng)
         found = {}
         for n_points in (17, 100):
