@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from neuroigc._mgh import read_mgh
 from neuroigc._validation import InputError
 from neuroigc.datasets import SubjectData, _paths, load_nsd, make_study, preparation, prepare_nsd
 from neuroigc.datasets._design import RELEASED_SESSIONS, Design
@@ -578,10 +579,23 @@ def test_progress_is_shown_and_changes_nothing(root, tmp_path, capsys):
 def test_no_valid_vertex_is_an_error(root, betas, tmp_path):
     nothing = {side: np.full_like(v, np.nan) for side, v in betas[0].items()}
     write_betas(root, 1, 1, nothing, space=SPACE)
-    with pytest.raises(InputError, match="at least one vertex with valid data; got none"):
+    with pytest.raises(InputError, match=r"valid data in .* got none of 15 \(invalid: .*15 in se"):
         prepare_nsd(root, 1, tmp_path / "store", space=SPACE)
     with pytest.raises(InputError, match="not finished"):
         SubjectData.load(tmp_path / "store")
+
+
+def test_a_session_in_the_wrong_byte_order_is_refused(tmp_path, rng):
+    """Its header is right, so that nothing but the sizes of its numbers tells."""
+    values = rng.normal(size=(99, N_TRIALS))
+    _, path = write_betas(tmp_path, 1, 1, {"left": values, "right": values}, space=SPACE)
+    content, n_bytes = path.read_bytes(), 4 * values.size
+    swapped = np.frombuffer(content[284 : 284 + n_bytes], "<i4").byteswap().tobytes()
+    path.write_bytes(content[:284] + swapped + content[284 + n_bytes :])
+    with pytest.raises(InputError, match="below 1e-20, as of a wrong byte order"):
+        list(BetaFile.open(path).read(np.arange(99), np.empty((N_TRIALS, 99), np.float32)))
+    with pytest.raises(InputError, match="wrong byte order"):
+        read_mgh(path)
 
 
 def test_two_processes_do_not_prepare_the_same_folder(root, tmp_path, monkeypatch):
