@@ -422,6 +422,17 @@ def test_how_much_stays_in_memory_does_not_change_a_byte(root, tmp_path, memory_
     assert content(tmp_path / "store") == content(tmp_path / "expected")
 
 
+@pytest.mark.parametrize("session", [1, 2])
+def test_sessions_of_the_release_have_750_trials_whatever_the_design_leaves_out(session):
+    """Of shorter ones all trials from the second session on would get other images."""
+    ordering, images = np.resize(np.arange(1, 10_001), 30_000), np.arange(1, 10_001)[None]
+    design = Design("design.mat", ordering, images, images[0, :9], planned_trials=None)
+    with pytest.raises(InputError, match=rf"750 trials in session {session}\); got 700 trials"):
+        design.trial_images("01", session, 700, Path("short.mgh"))
+    whole = design.trial_images("01", session, 750, Path("whole.mgh"))
+    np.testing.assert_array_equal(whole, np.arange(750 * session - 750, 750 * session))
+
+
 def test_every_file_is_checked_before_any_is_read(root, tmp_path, monkeypatch):
     path = root / "nsddata_betas/ppdata/subj01/tiny" / _paths.BETA_VERSION
     path = path / "rh.betas_session04.mgh"
@@ -583,6 +594,9 @@ def test_no_valid_vertex_is_an_error(root, betas, tmp_path):
         prepare_nsd(root, 1, tmp_path / "store", space=SPACE)
     with pytest.raises(InputError, match="not finished"):
         SubjectData.load(tmp_path / "store")
+    mask = {side: np.zeros(n, bool) for side, n in N_VERTICES.items()}
+    with pytest.raises(InputError, match="mask: expected at least one vertex; got none"):
+        prepare_nsd(root, 1, tmp_path / "other", space=SPACE, mask=mask)
 
 
 def test_a_session_in_the_wrong_byte_order_is_refused(tmp_path, rng):

@@ -117,6 +117,8 @@ class NsdSubject:
     def valid_columns(self, valid: Mapping[int, npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
         """Return the columns that are valid in all sessions; there must be one."""
         everywhere = np.logical_and.reduce(list(valid.values()))
+        if not len(everywhere):
+            raise InputError("mask", expected="at least one vertex", got="none")
         if not everywhere.any():
             invalid = {session: int((~good).sum()) for session, good in valid.items()}
             listed = ", ".join(f"{n} in session {s}" for s, n in invalid.items() if n)
