@@ -35,6 +35,8 @@ SCAN_BYTES = (0, 16, 20)
 MOST_TAIL_BYTES = 2**24
 # About what is read at once; how many times the vertices wanted there must be to skip the others.
 BLOCK_BYTES, SPARSE = 2**22, 4
+# From how many numbers on their sizes tell of the byte order.
+MANY_NUMBERS = 100
 
 
 class MghHeader(NamedTuple):
@@ -205,9 +207,10 @@ def read_mgh_columns(
 
 
 def check_believable(values: npt.NDArray[Any]) -> None:
-    """Raise ValueError for whole numbers read as floating point, or the other way round.
+    """Raise ValueError for numbers that were read as another type, or in another byte order.
 
-    One wrong bit in the type does that, and nothing else in the file would tell.
+    One wrong bit in the type does that, or a writer that forgot to swap bytes, and nothing else in
+    the file would tell.
     """
     if values.dtype.kind == "i" and values.itemsize == 4 and values.size:
         # Annotations code colours in 24 bits; floating point from 1e-38 up would be more.
@@ -217,6 +220,10 @@ def check_believable(values: npt.NDArray[Any]) -> None:
         size = np.abs(values[values != 0])
         if size.size and size.max() < np.finfo(np.float32).tiny:
             raise ValueError("nothing but numbers below 1e-38, as of a wrong type")
+        # Bytes of noise in the wrong order are numbers of any size, a quarter of them on each side.
+        extreme = [np.count_nonzero(size > 1e20), np.count_nonzero(size < 1e-20)]
+        if MANY_NUMBERS <= size.size < 10 * min(extreme):
+            raise ValueError("numbers beyond 1e20 and below 1e-20, as of a wrong byte order")
 
 
 def parse_mgh_header(head: bytes, path: Path) -> MghHeader:

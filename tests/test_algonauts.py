@@ -508,3 +508,14 @@ def test_names_that_are_missing(export):
     path.unlink()
     with pytest.raises(InputError, match=r"expected a .json or .npy file; got neither"):
         load_algonauts_rois(export, 1, "prf-visualrois")
+
+
+@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
+def test_responses_to_test_images_of_one_hemisphere_alone(study, tmp_path, hemisphere):
+    root = write_algonauts(study, tmp_path / "a", subjects=[1], space=SPACE, test_responses=True)
+    path = root / "subj01" / "test_split" / "test_fmri" / f"{hemisphere}_test_fmri.npy"
+    path.unlink()
+    with pytest.raises(
+        InputError, match=f"{path.name}: expected a whole .npy file; got .* No such"
+    ):
+        load_algonauts(root, 1)

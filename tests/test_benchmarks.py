@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,10 @@ def test_preparing_is_timed_measured_and_killed(tmp_path, capsys):
     assert measured["kills"]["identical"]
     assert all(row["peak_mib"] > 0 for row in measured["memory"])
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_watching_ends_with_what_it_watches():
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="no disk"), bench_training.watching():
+        raise OSError("no disk")
+    assert set(threading.enumerate()) == before

@@ -374,13 +374,16 @@ def test_a_damaged_file_of_the_study_is_named(copy, capsys, name, stage):
     assert "Traceback" not in error
 
 
-def test_a_full_disk_is_no_fault_of_ours(study_toml, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO])
+def test_a_full_or_failing_disk_is_no_fault_of_ours(
+    study_toml, tmp_path, capsys, monkeypatch, number
+):
     def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
 
     monkeypatch.setattr("neuroigc.cli.stages.open_source", full)
     assert main(["run", str(study_toml), "--out", str(tmp_path / "out"), "--quiet"]) == 2
-    assert "No space left on device" in message(capsys)
+    assert os.strerror(number) in message(capsys)
 
 
 # Work that is shared out.

@@ -188,3 +188,41 @@ def test_scalars_standardise_narrow_numbers_in_full_precision(rng):
     wide = images.astype(np.float64)
     assert batch.dtype == torch.float32
     np.testing.assert_allclose(batch, (wide - wide.mean()) / wide.std(), atol=1e-6)
+
+
+def test_rows_with_no_more_than_a_shape_and_a_dtype_are_enough(samples):
+    class Rows:
+        def __init__(self, values):
+            self._values, self.shape, self.dtype = values, values.shape, values.dtype
+
+        def __len__(self):
+            return len(self._values)
+
+        def __getitem__(self, rows):
+            return self._values[rows]
+
+    options = {"hidden": (8,), "max_epochs": 2, "device": "cpu"}
+    model = NeuralDecoder(**options).fit(Rows(samples.inputs), Rows(samples.targets))
+    same = NeuralDecoder(**options).fit(samples.inputs, samples.targets)
+    np.testing.assert_array_equal(model.predict(Rows(samples.inputs)), same.predict(samples.inputs))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("n_workers", [0, 1, 3])
+def test_batches_are_those_of_numpy_and_leave_the_rows_as_they_were(rng, dtype, n_workers):
+    """Also of what hands out its own memory instead of a copy."""
+
+    class Views(np.ndarray):
+        def __getitem__(self, rows):
+            return np.asarray(self)[slice(rows[0], rows[-1] + 1)]
+
+    values = rng.normal(5, 2, size=(60, 7)).astype(dtype)
+    before, (mean, scale) = values.copy(), measure_scaling(values, argument="X")
+    samples = Samples(values.view(Views), values, input_scaling=(mean, scale))
+    rows = [np.arange(start, start + 12) for start in range(0, 60, 12)]
+    for own, (inputs, targets, *_) in zip(rows, samples.feed(rows, "cpu", n_workers), strict=True):
+        wide = before[own].astype(np.float32)
+        expected = (wide - mean.astype(np.float32)) / scale.astype(np.float32)
+        np.testing.assert_array_equal(inputs, expected, strict=True)
+        np.testing.assert_array_equal(targets, wide, strict=True)
+    np.testing.assert_array_equal(values, before, strict=True)

@@ -31,11 +31,32 @@ def test_it_is_the_zscore_of_double_precision(rng, mean, scale):
     assert z.dtype == np.float32
 
 
-@pytest.mark.parametrize("where", [0, 1, 400, 749])
-def test_one_trial_that_stands_far_out(rng, where):
-    rows = rng.normal(size=(750, 3)).astype(np.float32)
-    rows[where] = 1e6
+@pytest.mark.parametrize("where", [0, 1, 2, 5, 400, 749])
+@pytest.mark.parametrize("far", [10, 1e6, -1e9])
+def test_one_trial_that_stands_far_out(rng, where, far):
+    rows = rng.normal(size=(750, 300)).astype(np.float32)
+    rows[where] = far
+    np.testing.assert_allclose(zscores(rows), expected(rows), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("where", [0, 1, 400])
+def test_one_trial_that_differs_from_all_others(rng, where):
+    rows = np.full((750, 300), 0.1, np.float32)
+    rows[where] = rng.normal(size=300)
+    np.testing.assert_allclose(zscores(rows), expected(rows), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 4, 7])
+def test_few_rows(rng, n_rows):
+    rows = rng.normal(size=(n_rows, 50)).astype(np.float32)
     np.testing.assert_allclose(zscores(rows), expected(rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bits_that_are_no_number_are_left_out_silently(rng):
+    bits = np.full((30, 2), 0x7FA00001, np.uint32)  # NaN that signals
+    bits[0, 1] = 0x3F800000
+    assert np.isnan(zscores(bits.view(np.float32))).all()
 
 
 @pytest.mark.parametrize("n_filled", [[1, 2], [6, 12, 18], [7, 50, 99], range(1, 100), [0]])

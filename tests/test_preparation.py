@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from neuroigc._mgh import read_mgh
 from neuroigc._validation import InputError
 from neuroigc.datasets import SubjectData, _paths, load_nsd, make_study, preparation, prepare_nsd
 from neuroigc.datasets._design import RELEASED_SESSIONS, Design
@@ -421,6 +422,17 @@ def test_how_much_stays_in_memory_does_not_change_a_byte(root, tmp_path, memory_
     assert content(tmp_path / "store") == content(tmp_path / "expected")
 
 
+@pytest.mark.parametrize("session", [1, 2])
+def test_sessions_of_the_release_have_750_trials_whatever_the_design_leaves_out(session):
+    """Of shorter ones all trials from the second session on would get other images."""
+    ordering, images = np.resize(np.arange(1, 10_001), 30_000), np.arange(1, 10_001)[None]
+    design = Design("design.mat", ordering, images, images[0, :9], planned_trials=None)
+    with pytest.raises(InputError, match=rf"750 trials in session {session}\); got 700 trials"):
+        design.trial_images("01", session, 700, Path("short.mgh"))
+    whole = design.trial_images("01", session, 750, Path("whole.mgh"))
+    np.testing.assert_array_equal(whole, np.arange(750 * session - 750, 750 * session))
+
+
 def test_every_file_is_checked_before_any_is_read(root, tmp_path, monkeypatch):
     path = root / "nsddata_betas/ppdata/subj01/tiny" / _paths.BETA_VERSION
     path = path / "rh.betas_session04.mgh"
@@ -578,10 +590,26 @@ def test_progress_is_shown_and_changes_nothing(root, tmp_path, capsys):
 def test_no_valid_vertex_is_an_error(root, betas, tmp_path):
     nothing = {side: np.full_like(v, np.nan) for side, v in betas[0].items()}
     write_betas(root, 1, 1, nothing, space=SPACE)
-    with pytest.raises(InputError, match="at least one vertex with valid data; got none"):
+    with pytest.raises(InputError, match=r"valid data in .* got none of 15 \(invalid: .*15 in se"):
         prepare_nsd(root, 1, tmp_path / "store", space=SPACE)
     with pytest.raises(InputError, match="not finished"):
         SubjectData.load(tmp_path / "store")
+    mask = {side: np.zeros(n, bool) for side, n in N_VERTICES.items()}
+    with pytest.raises(InputError, match="mask: expected at least one vertex; got none"):
+        prepare_nsd(root, 1, tmp_path / "other", space=SPACE, mask=mask)
+
+
+def test_a_session_in_the_wrong_byte_order_is_refused(tmp_path, rng):
+    """Its header is right, so that nothing but the sizes of its numbers tells."""
+    values = rng.normal(size=(99, N_TRIALS))
+    _, path = write_betas(tmp_path, 1, 1, {"left": values, "right": values}, space=SPACE)
+    content, n_bytes = path.read_bytes(), 4 * values.size
+    swapped = np.frombuffer(content[284 : 284 + n_bytes], "<i4").byteswap().tobytes()
+    path.write_bytes(content[:284] + swapped + content[284 + n_bytes :])
+    with pytest.raises(InputError, match="below 1e-20, as of a wrong byte order"):
+        list(BetaFile.open(path).read(np.arange(99), np.empty((N_TRIALS, 99), np.float32)))
+    with pytest.raises(InputError, match="wrong byte order"):
+        read_mgh(path)
 
 
 def test_two_processes_do_not_prepare_the_same_folder(root, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Stacked rows: numpy's own stacking of the same rows and columns, without reading them all."""
 
+import copy
 import gc
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -135,6 +137,23 @@ def test_files_are_closed(stores):
     for file in files:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(file)
+
+
+def pickled(values):
+    return pickle.loads(pickle.dumps(values))  # noqa: S301 - made here
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+def test_copies_read_when_what_they_were_made_of_is_gone(stores, tmp_path, again):
+    stack = StackedRows(stores)
+    copied = again(stack)
+    del stack
+    gc.collect()
+    # Other files take the numbers of those that were closed.
+    others = [(tmp_path / "0.npy").open("rb") for _ in range(4)]
+    np.testing.assert_array_equal(copied[:], stacked(stores), strict=True)
+    for file in others:
+        file.close()
 
 
 def test_refusals(stores):

@@ -164,6 +164,9 @@ def test_what_a_study_requires():
     )
     with pytest.raises(InputError, match="subjects: expected 1 to 8; got 9"):
         require_nsd(subjects=[9])
+    for sessions in (31, [2, 31]):
+        with pytest.raises(InputError, match="sessions: expected 1 to 30, which subject 8 took"):
+            require_nsd(subjects=[1, 8], sessions=sessions)
     with pytest.raises(InputError, match="sessions: expected 1 or more"):
         require_nsd(subjects=[1], sessions=0)
     files = require_algonauts(subjects=[6], classes=["streams"])
@@ -237,6 +240,20 @@ def test_coarser_templates_are_looked_for_in_fsaverage(tmp_path, capsys):
         ):
             assert wanted in said
         assert "fsaverage5" not in said
+
+
+def test_sizes_that_are_not_known_are_not_counted_as_nothing(tmp_path, capsys):
+    """Of files on a subject's own surface, and of the design, nobody says the size."""
+    command = ["verify", "nsd", str(tmp_path), "--subjects", "1", "--sessions", "1", "--quiet"]
+    for options, betas in (([], "0.983"), (["--space", "nativesurface"], ">0.000")):
+        assert main([*command, *options]) == 2
+        said = capsys.readouterr().out
+        assert "\n> and files besides whose size is not known\n" in said
+        rows = [line.split() for line in said.splitlines()]
+        (row,) = [row for row in rows if row[:2] == ["subj01", "betas"]]
+        (total,) = [row for row in rows if row[:1] == ["total"]]
+        assert row[-1] == betas
+        assert total[-1].startswith(">")
 
 
 def test_long_lists_are_cut(study, capsys):
@@ -353,6 +370,21 @@ def test_flipped_bits_in_what_was_prepared(prepared, name, deep, message):
     code, said = check(*["--deep"] * deep)
     assert code == 2
     assert any(line.startswith("corrupt") and message in line for line in said.out.splitlines())
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_store_without_its_description_is_unfinished(prepared, begun):
+    out, check = prepared
+    folder = out / "prepared" / "sub-02"
+    if begun:
+        (folder / ".work").mkdir(parents=True)
+    else:
+        (out / "prepared" / "sub-01").rename(folder)
+        (folder / "subject.json").unlink()
+    code, said = check()
+    assert code == 2
+    assert f"unfinished  {folder}  prepare again, with --resume" in said.out
+    assert said.out.splitlines()[-1] == f"{8 * begun} of {8 * begun + 1} files are there and fit"
 
 
 def test_a_folder_where_nothing_was_prepared(study, capsys):

@@ -19,7 +19,9 @@ __all__ = ["run"]
 
 DONE, FAULT, BAD_INPUT = 0, 1, 2
 # What the machine refuses: no space left, no permission, a read-only disk, a quota.
-ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+ENVIRONMENT_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 
 def run(arguments=None):

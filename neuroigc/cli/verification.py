@@ -13,6 +13,8 @@ from neuroigc.datasets import SubjectData, load_image_cache
 from neuroigc.datasets._design import Design
 from neuroigc.datasets._paths import BETA_VERSION, PREFIXES, SURFACE_VERTICES, label_folder
 from neuroigc.datasets._sessions import TEMPLATE, source_space
+from neuroigc.datasets._work import WORK
+from neuroigc.datasets.array_folder import DATASET_FILE
 from neuroigc.datasets.manifest import FileEntry, load_manifest, verify
 from neuroigc.datasets.requirements import require_algonauts, require_nsd
 from neuroigc.datasets.store import check_numbers, read_description
@@ -24,6 +26,8 @@ GOOD = ("ok", "unverified")
 MOST_LINES = 6
 # What is prepared, by the name of its description, and how it is loaded.
 STORES = {"images": load_image_cache, "subject": SubjectData.load}
+# What lies where a store was begun, its description or not.
+TRACES = (WORK, "images.npy", "vertices_left.npy")
 LAYOUTS = {"nsd": "nsd", "algonauts": "algonauts2023"}
 
 
@@ -169,7 +173,7 @@ def _print_files(groups, *, every):
 def _print_table(groups, entries):
     """Print one line for each part and kind of file."""
     rows = [("part", "kind", "files", "there", "missing", "damaged", "GB there", "GB missing")]
-    totals = [0, 0, 0, 0, 0.0, 0.0]
+    totals, any_unknown = [0, 0, 0, 0, 0.0, 0.0], False
     for (part, role), statuses in groups.items():
         missing = [status for status in statuses if status.state == "missing"]
         n_damaged = sum(status.state not in (*GOOD, "missing") for status in statuses)
@@ -181,9 +185,11 @@ def _print_table(groups, entries):
             sum(status.n_bytes for status in statuses) / 1e9,
             sum(_size(entries[status.path]) for status in missing) / 1e9,
         ]
+        is_unknown = any(not _size(entries[status.path]) for status in missing)
+        any_unknown |= is_unknown
         totals = [total + number for total, number in zip(totals, numbers, strict=True)]
-        rows.append((part, role, *_texts(numbers)))
-    rows.append(("total", "", *_texts(totals)))
+        rows.append((part, role, *_texts(numbers, is_unknown)))
+    rows.append(("total", "", *_texts(totals, any_unknown)))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     print()
     for row in rows:
@@ -192,11 +198,15 @@ def _print_table(groups, entries):
             for k, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells))
+    if any_unknown:
+        print("> and files besides whose size is not known")
     print()
 
 
-def _texts(numbers):
-    return [f"{n:.3f}" if isinstance(n, float) else str(n) for n in numbers]
+def _texts(numbers, is_unknown):
+    """Return numbers as text, the last with a > if files of unknown size come on top."""
+    texts = [f"{n:.3f}" if isinstance(n, float) else str(n) for n in numbers]
+    return [*texts[:-1], ">" * is_unknown + texts[-1]]
 
 
 def _size(entry):
@@ -241,7 +251,11 @@ def _verify_prepared(root, *, deep, progress):
                 print(f"corrupt     {error}")
             else:
                 print(f"ok          {path.relative_to(root)}  {found}")
-    if not stores:
+    unfinished = _unfinished(root) - {folder for folder, _ in stores}
+    for folder in sorted(unfinished):
+        n_files, n_bad = n_files + 1, n_bad + 1
+        print(f"unfinished  {folder}  prepare again, with --resume")
+    if not n_files:
         raise InputError(
             "ROOT",
             expected="a folder that `neuroigc prepare` wrote to",
@@ -249,3 +263,9 @@ def _verify_prepared(root, *, deep, progress):
         )
     print(f"{n_files - n_bad} of {n_files} files are there and fit")
     return not n_bad
+
+
+def _unfinished(root):
+    """Return the folders in which a store was begun, or has lost its description."""
+    begun = {path.parent for name in TRACES for path in root.rglob(name)}
+    return {folder for folder in begun if not (folder / DATASET_FILE).exists()}

@@ -78,6 +78,8 @@ class Design:
         planned = n_trials
         if self.planned_trials is not None and session <= len(self.planned_trials):
             planned = self.planned_trials[session - 1]
+        elif len(self.master_ordering) == RELEASED_TRIALS:
+            planned = TRIALS_PER_SESSION
         if stop > len(self.master_ordering) or n_trials != planned:
             raise InputError(
                 str(path),

@@ -117,8 +117,17 @@ class NsdSubject:
     def valid_columns(self, valid: Mapping[int, npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
         """Return the columns that are valid in all sessions; there must be one."""
         everywhere = np.logical_and.reduce(list(valid.values()))
+        if not len(everywhere):
+            raise InputError("mask", expected="at least one vertex", got="none")
         if not everywhere.any():
-            raise InputError("mask", expected="at least one vertex with valid data", got="none")
+            invalid = {session: int((~good).sum()) for session, good in valid.items()}
+            listed = ", ".join(f"{n} in session {s}" for s, n in invalid.items() if n)
+            raise InputError(
+                "mask",
+                expected="at least one vertex with valid data in all sessions",
+                got=f"none of {self.n_columns} (invalid: {listed})",
+                fix="Leave out a session that is damaged, or obtain its files again.",
+            )
         return everywhere
 
     def subject_data(

@@ -71,7 +71,9 @@ def load_algonauts(
     label = subject_label(subject)
     folder = Path(root) / f"subj{label}"
     splits = [
-        split for split in SPLITS if split == "training" or _fmri(folder, split, "lh").exists()
+        split
+        for split in SPLITS
+        if split == "training" or any(_fmri(folder, split, p).exists() for p in PREFIXES.values())
     ]
     ids = {split: np.array(list(image_files(folder, split)), dtype=np.int64) for split in splits}
     all_ids = np.concatenate(list(ids.values()))

@@ -70,7 +70,14 @@ def require_nsd(
         number = int(_paths.subject_label(subject))
         if number not in N_SESSIONS and not invented:
             raise InputError("subjects", expected="1 to 8", got=str(subject))
-        for session in _sessions(sessions, N_SESSIONS.get(number, 1)):
+        chosen = _sessions(sessions, N_SESSIONS.get(number, 1))
+        if not invented and max(chosen, default=0) > N_SESSIONS[number]:
+            raise InputError(
+                "sessions",
+                expected=f"1 to {N_SESSIONS[number]}, which subject {number} took part in",
+                got=f"{max(chosen)}",
+            )
+        for session in chosen:
             for side in PREFIXES:
                 path = _paths.beta_path(root, number, space, beta_version, side, session)
                 shape: tuple[int | str, ...] = (n_vertices, 1, 1, n_trials)

@@ -150,6 +150,10 @@ class _Part:
             weakref.finalize(part, os.close, part.file)
         return part
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy opens a file of its own: this one's is closed with it, and means nothing elsewhere.
+        return _Part.of, (self.array, self.rows, self.columns)
+
     def read(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         """Fill ``out`` with rows given in ascending order."""
         if self.file is None:

@@ -86,7 +86,7 @@ class NeuralEstimator(Parametrised):
             samples, conditions that are not whole numbers, or the checkpoint of another training.
         """
         X, y = self._check_inputs(X), as_rows(y)
-        if not y.size:
+        if 0 in y.shape:
             raise InputError(
                 "y", expected="at least one target for each sample", got=f"shape {y.shape}"
             )
@@ -99,7 +99,7 @@ class NeuralEstimator(Parametrised):
         weights = checked_weights(sample_weight)
         targets, target_scaling = self._learn_targets(y)
         # One number for all pixels, so that it can be folded into a convolution.
-        input_scaling = measure_scaling(X, argument="X", per_column=X.ndim == 2)
+        input_scaling = measure_scaling(X, argument="X", per_column=len(X.shape) == 2)
         scalings = {"input_scaling": input_scaling, "target_scaling": target_scaling}
         sources = None if sources is None else np.asarray(sources)
         samples = Samples(X, targets, conditions, weights, sources=sources, **scalings)
@@ -211,14 +211,14 @@ class NeuralEstimator(Parametrised):
     def _check_inputs(self, X, shape=None, argument="X"):
         X = as_rows(X)
         if shape is None:
-            fits = X.ndim in self._input_ndims
+            fits = len(X.shape) in self._input_ndims
             expected = " or ".join(map(str, self._input_ndims)) + " dimensions"
         else:
             fits = X.shape[1:] == shape
             expected = f"(n_samples, {', '.join(map(str, shape))}), as in fit"
         if not fits or not len(X):
             raise InputError(argument, expected=expected, got=f"shape {X.shape}")
-        if not X.size:
+        if 0 in X.shape:
             raise InputError(argument, expected="at least one feature", got=f"shape {X.shape}")
         if X.dtype.kind not in "fiub":
             raise InputError(argument, expected="real numbers", got=f"dtype {X.dtype}")

@@ -54,7 +54,7 @@ class NeuralRegressor(NeuralEstimator):
         return targets, (mean, scale)
 
     def _encode_targets(self, y, argument):
-        if y.ndim not in (1, 2) or y.shape[1:] != self.target_shape_:
+        if len(y.shape) not in (1, 2) or y.shape[1:] != self.target_shape_:
             raise InputError(
                 argument,
                 expected="targets (n_samples, n_outputs) or (n_samples,), as in fit",
@@ -64,7 +64,7 @@ class NeuralRegressor(NeuralEstimator):
             raise InputError(argument, expected="real numbers", got=f"dtype {y.dtype}")
         if y.dtype.kind != "f":
             y = np.asarray(y).astype(np.float32)
-        return y if y.ndim == 2 else y[:, None]
+        return y if len(y.shape) == 2 else y[:, None]
 
     @property
     def _n_outputs(self):

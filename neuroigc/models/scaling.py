@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -34,7 +36,7 @@ def measure_scaling(array, *, argument, per_column=True, chunk_size=2**24):
         ``scale`` is ``inf`` where there is no variation, so that standardised values are 0.
     """
     n, shift, n_bad = len(array), None, 0
-    chunk_rows = max(1, chunk_size * n // array.size)
+    chunk_rows = max(1, chunk_size // math.prod(array.shape[1:]))
     slices = [slice(start, start + chunk_rows) for start in range(0, n, chunk_rows)]
     for chunk in read_ahead(lambda rows: _as_tensor(array[rows]), slices, 1):
         if shift is None:

@@ -167,9 +167,11 @@ def watching() -> Iterator[dict[str, float]]:
     watcher, start = threading.Thread(target=watch), time.perf_counter()
     watcher.start()
     told: dict[str, float] = {}
-    yield told
-    done.set()
-    watcher.join()
+    try:
+        yield told
+    finally:  # a thread that goes on would keep the process from ending
+        done.set()
+        watcher.join()
     told |= {"seconds": time.perf_counter() - start}
     told |= {"max_rss_gib": peaks["VmHWM"], "anonymous_gib": peaks["RssAnon"]}
     told |= {"mapped_gib": peaks["RssFile"]}
