@@ -414,6 +414,13 @@ def test_a_truncated_native_file(root, betas, tmp_path):
 on_disk = partial(prepare_nsd, space=SPACE, memory_gb=0)
 
 
+@pytest.mark.parametrize("memory_gb", ["a", -1, float("nan")])
+def test_memory_is_a_number(root, tmp_path, memory_gb):
+    with pytest.raises(InputError, match="memory_gb: expected a number, 0 or more"):
+        prepare_nsd(root, 1, tmp_path / "store", space=SPACE, memory_gb=memory_gb)
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("memory_gb", [0, 15 * 4 * N_TRIALS * 2 / 1e9, 1])
 def test_how_much_stays_in_memory_does_not_change_a_byte(root, tmp_path, memory_gb):
     """Not either where part of the sessions was left by what was interrupted."""

@@ -115,6 +115,19 @@ def test_what_is_missing_is_counted_in_bytes(check, study):
     assert "11 of 12 files" in said.out
 
 
+def test_noise_ceilings_can_be_spared_if_they_are_missing_not_if_damaged(check, study):
+    ceiling = next((study / BETAS).glob("lh.*ncsnr*"))
+    whole = ceiling.read_bytes()
+    ceiling.unlink()
+    code, said = check()
+    assert code == 0
+    assert "11 of 12 files are there and fit\nWithout its files the noise ceiling is" in said.out
+    ceiling.write_bytes(whole[:1000])
+    code, said = check()
+    assert code == 2
+    assert "Without" not in said.out
+
+
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [

@@ -48,9 +48,16 @@ def verify_and_print(options) -> bool:
         groups.setdefault((entry.part or "common", entry.role), []).append(status)
     _print_files(groups, every=len(statuses) <= 40 or options.deep)
     _print_table(groups, entries)
-    n_bad = sum(status.state not in GOOD for status in statuses)
-    print(f"{len(statuses) - n_bad} of {len(statuses)} files are there and fit")
-    return not n_bad and bool(statuses)
+    bad = [status for status in statuses if status.state not in GOOD]
+    print(f"{len(statuses) - len(bad)} of {len(statuses)} files are there and fit")
+    needed = [status for status in bad if not _can_be_spared(status, entries[status.path])]
+    if len(needed) < len(bad):
+        print("Without its files the noise ceiling is estimated from images with three trials")
+    return not needed and bool(statuses)
+
+
+def _can_be_spared(status, entry):
+    return status.state == "missing" and entry.role == "noise ceiling"
 
 
 def _required(options):

@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +112,8 @@ def prepare_opened(
 ) -> SubjectData:
     """Prepare what :func:`open_nsd` checked, as :func:`prepare_nsd`."""
     check_choice("dtype", dtype, RESPONSE_DTYPES)
+    if not (isinstance(memory_gb, Real) and float(memory_gb) >= 0):
+        raise InputError("memory_gb", expected="a number, 0 or more", got=repr(memory_gb))
     folder = make_output_folder(folder, "folder")
     settings = plan.settings(dtype)
     if (data := _finished(folder, settings)) is not None and not is_begun(folder):
