@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from attribution_models import Conditioned, cnn, keys_of, make_targets, mlp, predict, shake
+from torch import nn
 
 from neuroigc.attribution import (
     GivenBaseline,
@@ -115,6 +116,38 @@ def test_standard_errors_against_a_fixed_baseline(rng):
     spread = np.std([r.attributions for r in results], axis=0, ddof=1)
     said = np.sqrt(np.mean([r.standard_errors**2 for r in results], axis=0))
     assert 0.85 < np.median(said / spread) < 1.18
+
+
+@pytest.mark.parametrize("conditions", [None, np.arange(300) % 2], ids=["one", "conditions"])
+@pytest.mark.parametrize("regime", ["CotangentEngine", "LatentEngine"])
+def test_standard_errors_against_a_baseline_far_away(rng, conditions, regime):
+    """Those of single components, by other means than those of groups of one component each."""
+    outputs = [3] if regime == "CotangentEngine" else None
+    model = mlp(n_outputs=8, activation=nn.Mish, width=5).double()
+    x = rng.standard_normal((300, 6)) + 10.0
+    x += 0.0 if conditions is None else 10.0 * conditions[:, None]
+    f = predict(model, x)
+    y = f + f.std(0) * rng.standard_normal(f.shape)
+    result = integrated_gradient_correlation(
+        model if conditions is None else Beside(model), x, y, conditions=conditions,
+        baseline=ZeroBaseline(), groups={str(k): [k] for k in range(6)}, outputs=outputs,
+        tolerance=1e-9, max_gradients=129,
+    )  # fmt: skip
+    assert result.settings["regime"] == regime
+    ratio = result.standard_errors / result.group_standard_errors
+    assert 0.85 < np.median(ratio) < 1.18
+    assert ratio.max() < 2
+
+
+class Beside(nn.Module):
+    """A model that conditions do not change."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, conditions):  # noqa: ARG002
+        return self.model(x)
 
 
 def test_sampled_baselines_are_a_function_of_the_seed():

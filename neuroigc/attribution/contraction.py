@@ -40,7 +40,9 @@ def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Ten
     influence = group_sums(influence, group_of, n_groups)
     targets = group_sums(state.targets[:n], group_of, n_groups)
     moments = [GroupMoments(sizes, influence[:, v]) for v in engine.output_slices]
-    means = [_trapezoid_means(engine, state, outputs) for outputs in engine.output_slices]
+    # Besides its own product of target and attribution, a sample acts on the covariance through
+    # the mean target and, as a baseline, through the other samples' attributions.
+    means = [engine.means(state, outputs) for outputs in engine.output_slices]
     n_components, partial = problem.columns.n_components, engine.is_partial(state.block)
     crosses = state.hidden.new_zeros(problem.n_outputs, problem.samples.n_inputs)
     on_groups = state.targets.new_zeros(n_groups, problem.n_outputs, problem.columns.n_groups)
@@ -94,20 +96,6 @@ def add_map(engine: CotangentEngine, state: BlockState, sums: Sums) -> tuple[Ten
             excess = crosses[outputs] * means[s][2] / 2
             sums.add("map", -k * problem.columns.reduce(excess), outputs, problem.n_outputs)
     return on_groups, group_of
-
-
-def _trapezoid_means(
-    engine: CotangentEngine, state: BlockState, outputs: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a block's mean attribution by trapezoids, E[c g] and E[g].
-
-    Besides its own product of target and attribution, a sample acts on the covariance through
-    the mean target and, as a baseline, through the other samples' attributions.
-    """
-    stratum = state.block.stratum
-    offset = engine.problem.mean[stratum] - engine.problem.centre[stratum]
-    slope, weighted, product = engine.means(state, outputs)
-    return (product + offset * slope) / 2, weighted, slope
 
 
 def group_bounds(engine: Engine, state: BlockState) -> list[int]:

@@ -50,10 +50,19 @@ class CotangentEngine(Engine):
             self.cost = self.thinning.cost
 
     @property
+    def keeps_plain(self) -> bool:
+        """Whether deviations are kept without their targets as well.
+
+        For permutations of these, and for mean attributions against a bank of baselines, which may
+        be so far away that trapezoids tell little of the paths.
+        """
+        return bool(self.settings.n_permutations) or self.problem.bank is not None
+
+    @property
     def bytes_per_sample(self) -> int:
         """Return the memory that one sample takes: gradients, and cotangents in float64."""
         kept = KEPT_ROUNDS if self.problem.columns.n_groups else 0
-        return (32 + 8 * kept) * self.n_kept_numbers
+        return (32 + 8 * kept + 8 * self.keeps_plain) * self.n_kept_numbers
 
     def open(self, block: Block) -> BlockState:
         """Take the gradients at the samples, behind the stem."""
@@ -63,7 +72,7 @@ class CotangentEngine(Engine):
             return torch.cat([self.differentiate(p, block.stratum, latent=False) for p in parts])
 
         state = self.start(block, slopes, self.problem.factors.stem.n_hidden)
-        if self.settings.n_permutations:
+        if self.keeps_plain:
             state.plain = torch.zeros_like(state.residual[: state.n_samples])
         state.probe += self._probe(state, self._trapezoids(state, slice(None)))
         self.close_probe(state)
@@ -242,24 +251,30 @@ class CotangentEngine(Engine):
         return self.pull_to_probe(state.mean_slope[outputs])
 
     def means(self, state: BlockState, outputs: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return E[g], E[c g] and E[x g] of a block, (n_outputs, n_inputs) each.
+        """Return a block's mean attribution, E[c g] and E[g], (n_outputs, n_inputs) each.
 
-        The covariance in the last is from some of the samples.
+        The covariance of input and gradient in the first is from some of the samples. Against a
+        bank of baselines it is that of what the rounds have met, else of trapezoids.
         """
         n, stratum = state.n_samples, state.block.stratum
-        slopes, mean = state.slopes[:n, outputs], state.mean_slope[outputs]
+        slopes, at_baselines = state.slopes[:n, outputs], state.mean_slope[outputs]
         weighted = torch.einsum("nv,nvh->vh", state.targets[:n, outputs], slopes) / n
+        if self.problem.bank is not None and state.plain is not None:
+            slopes = slopes + (2 / state.n_rounds * state.plain[:, outputs]).to(slopes.dtype)
+        mean = slopes.mean(0)
+        offset = self.problem.mean[stratum] - self.problem.centre[stratum]
         some = n if n <= FEW_SAMPLES else N_MOMENT_SAMPLES
         product = weighted.new_zeros(len(mean), self.problem.samples.n_inputs)
-        for k, part in enumerate(self.row_chunks(some, len(mean) + 2)):
-            first = [mean[None], weighted[None]] if k == 0 else []
+        for k, part in enumerate(self.row_chunks(some, len(mean) + 3)):
+            first = [at_baselines[None], weighted[None], mean[None]] if k == 0 else []
             # All in one product: of a wide matrix, a few rows take as long as many.
             pulled = self.problem.factors.stem.pull(torch.cat([*first, slopes[part] - mean]))
             if first:
-                pulled_mean, pulled_weighted, pulled = pulled[0], pulled[1], pulled[2:]
-            product += torch.einsum("nl,nvl->vl", self.rows(state, part), pulled)
-        offset = self.problem.mean[stratum] - self.problem.centre[stratum]
-        return pulled_mean, pulled_weighted, product / some + offset * pulled_mean
+                pulled_baselines, pulled_weighted, pulled_mean = pulled[:3]
+                pulled = pulled[3:]
+            product += torch.einsum("nl,nvl->vl", self.rows(state, part) - offset, pulled)
+        attribution = (product / some + offset * (pulled_mean + pulled_baselines)) / 2
+        return attribution, pulled_weighted, pulled_baselines
 
 
 def _shares(weights: Floats) -> list[tuple[slice, Tensor]]:

@@ -77,11 +77,15 @@ class _Contraction:
             x = engine.rows(state, part)[: n - part.start]
             self.x_sums.index_add_(0, self.group_of[part], x)
             product += torch.einsum("nl,nkl->kl", x, state.slopes[part][: len(x)])
-        stratum = state.block.stratum
+        stratum, n_components = state.block.stratum, problem.columns.n_components
         offset = problem.mean[stratum] - problem.centre[stratum]
         # Besides its own product of target and attribution, a sample acts on the covariance
         # through the mean target and, as a baseline, through other samples' attributions.
         self.attribution = problem.columns.reduce(product / n + offset * state.mean_slope) / 2
+        if not self.paired:
+            # Baselines may be so far away that trapezoids tell little of the paths. Groups' paths
+            # are told of by the pairs that are kept.
+            self.attribution[:, :n_components] = self.maps[..., :n_components].mean(0)
         self.slopes = group_sums(state.slopes[:n], self.group_of, self.n_groups)
 
     def add(self, sums: Sums) -> tuple[Tensor, Tensor]:
