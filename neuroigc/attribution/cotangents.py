@@ -50,19 +50,10 @@ class CotangentEngine(Engine):
             self.cost = self.thinning.cost
 
     @property
-    def keeps_plain(self) -> bool:
-        """Whether deviations are kept without their targets as well.
-
-        For permutations of these, and for mean attributions against a bank of baselines, which may
-        be so far away that trapezoids tell little of the paths.
-        """
-        return bool(self.settings.n_permutations) or self.problem.bank is not None
-
-    @property
     def bytes_per_sample(self) -> int:
         """Return the memory that one sample takes: gradients, and cotangents in float64."""
         kept = KEPT_ROUNDS if self.problem.columns.n_groups else 0
-        return (32 + 8 * kept + 8 * self.keeps_plain) * self.n_kept_numbers
+        return (32 + 8 * kept) * self.n_kept_numbers
 
     def open(self, block: Block) -> BlockState:
         """Take the gradients at the samples, behind the stem."""
@@ -72,7 +63,7 @@ class CotangentEngine(Engine):
             return torch.cat([self.differentiate(p, block.stratum, latent=False) for p in parts])
 
         state = self.start(block, slopes, self.problem.factors.stem.n_hidden)
-        if self.keeps_plain:
+        if self.settings.n_permutations:
             state.plain = torch.zeros_like(state.residual[: state.n_samples])
         state.probe += self._probe(state, self._trapezoids(state, slice(None)))
         self.close_probe(state)
@@ -259,8 +250,11 @@ class CotangentEngine(Engine):
         n, stratum = state.n_samples, state.block.stratum
         slopes, at_baselines = state.slopes[:n, outputs], state.mean_slope[outputs]
         weighted = torch.einsum("nv,nvh->vh", state.targets[:n, outputs], slopes) / n
-        if self.problem.bank is not None and state.plain is not None:
-            slopes = slopes + (2 / state.n_rounds * state.plain[:, outputs]).to(slopes.dtype)
+        if self.problem.bank is not None:
+            # Of a sample all deviations are times its target, which is 0 where none was asked for.
+            targets = state.targets[:n, outputs, None]
+            deviations = state.residual[:n, outputs] / targets.masked_fill(targets == 0, 1)
+            slopes = slopes + (2 / state.n_rounds * deviations).to(slopes.dtype)
         mean = slopes.mean(0)
         offset = self.problem.mean[stratum] - self.problem.centre[stratum]
         some = n if n <= FEW_SAMPLES else N_MOMENT_SAMPLES

@@ -75,7 +75,7 @@ class BlockState:
         latents' attributions to groups. Not yet weighted by the targets.
     plain : Tensor of shape (n_samples, n_values, any) or None
         Sums over rounds of what the paths of a sample deviate, whatever the targets; kept for
-        permutations of these, and for mean attributions against a bank of baselines.
+        permutations of these.
     n_rounds : int
     """
 
