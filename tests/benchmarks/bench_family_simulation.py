@@ -3,13 +3,15 @@
     python tests/benchmarks/bench_family_simulation.py functions
     python tests/benchmarks/bench_family_simulation.py models
     python tests/benchmarks/bench_family_simulation.py players
+    python tests/benchmarks/bench_family_simulation.py bound
 
 The first attributes the functions that made the targets, the second networks trained on them. Both
 print, for each of four experiments, how much the map of each method overlaps with the truth and
 what it takes of processor time relative to IGC in the same run (Shapley: of fewer images); and
 attributions of regions relative to one another. The third sets IGC of regions beside their Shapley
-values, from all coalitions. They write it with ``--json PATH``; ``--small``
-runs in seconds and means nothing.
+values, from all coalitions. The fourth tells what relative SD of integrated gradients discs can
+have of which the largest counts. They write it with ``--json PATH``; ``--small`` runs in seconds
+and means nothing.
 
 Scores are of the sizes of a map, without signs, meaned over outputs: ``overlap`` is the sum over
 pixels of the smaller one of two shares, of the map's total and of the truth's (1 for maps that are
@@ -282,6 +284,56 @@ def players(options: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def bound(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare the SD of IG in single discs with how long each of them is the largest on a path.
+
+    There IG is the difference of pixels times that share of the path, in the middle of all discs
+    the difference alone. If both are unrelated, the relative SD is the root mean square of the
+    share, and never less than its mean, a third.
+    """
+    rows = []
+    for seed in range(options.seeds):
+        made = make_localised_statistics("maximum", options.samples, seed=seed)
+        x, function = torch.from_numpy(made.images).double(), made.function.double()
+        middle = made.regions["all discs"]
+        names = [name for name in made.regions if name.endswith("alone")]
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        n_sampled = min(options.baselines, len(x))
+        banks = {"another image": [x[order]], "zero": [torch.zeros_like(x[:1])]}
+        banks |= {f"{n_sampled} images": list(x[order[:n_sampled], None])}
+        with torch.no_grad():
+            ends = function.sums(function.pixels(x))
+            for baseline, bank in banks.items():
+                gradients = torch.zeros_like(x), torch.zeros_like(x)
+                share = torch.zeros_like(ends)
+                for b in bank:
+                    own = _shares(function.sums(function.pixels(b)).expand_as(ends), ends)
+                    share += own / len(bank)
+                    gradients[0][:] += (x - b) / len(bank)
+                    for name, part in zip(names, own.T, strict=True):
+                        mask = torch.from_numpy(made.regions[name])
+                        gradients[1][:, mask] += (x - b)[:, mask] * part[:, None] / len(bank)
+                whole, single = (values.std(0).numpy() for values in gradients)
+                for name, part in zip(names, share.T, strict=True):
+                    sd = single[made.regions[name]].mean() / whole[middle].mean()
+                    rows.append(
+                        {"seed": seed, "baseline": baseline, "region": name, "SD of IG": float(sd)}
+                        | {"mean share": float(part.mean())}
+                        | {"root mean square": float((part**2).mean().sqrt())}
+                    )
+    print_table(rows)
+    return {"rows": rows}
+
+
+def _shares(low: Tensor, high: Tensor, n_points: int = 100) -> Tensor:
+    """Return for how long of the line each of some numbers (n, k) is the largest."""
+    places = (torch.arange(n_points) + 0.5) / n_points
+    largest = [torch.lerp(low, high, float(place)).argmax(1) for place in places]
+    counts = sum(nn.functional.one_hot(index, low.shape[1]) for index in largest)
+    shares: Tensor = counts / n_points
+    return shares.to(low.dtype)
+
+
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
@@ -290,7 +342,7 @@ def _mean_r(f: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean([np.corrcoef(f[:, v], y[:, v])[0, 1] for v in range(y.shape[1])]))
 
 
-COMMANDS = {"functions": functions, "models": models, "players": players}
+COMMANDS = {"functions": functions, "models": models, "players": players, "bound": bound}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
