@@ -113,7 +113,7 @@ class StackedRows:
             for part, start, stop in zip(self._parts, bounds[:-1], bounds[1:], strict=True)
             if start < stop
         ]
-        if values.nbytes <= ANNOUNCED_BYTES:
+        if sum(len(rows) * part.row_bytes for part, rows, _ in jobs) <= ANNOUNCED_BYTES:
             for part, rows, _ in jobs:
                 part.announce(rows)
         for part, rows, out in jobs:
@@ -154,6 +154,11 @@ class _Part:
         # A copy opens a file of its own: this one's is closed with it, and means nothing elsewhere.
         return _Part.of, (self.array, self.rows, self.columns)
 
+    @property
+    def row_bytes(self) -> int:
+        """Return how many bytes a row takes, with the columns that are not picked."""
+        return self.array.shape[1] * self.array.itemsize
+
     def read(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         """Fill ``out`` with rows given in ascending order."""
         if self.file is None:
@@ -163,7 +168,7 @@ class _Part:
         if self.columns is None and out.dtype == self.array.dtype:
             self._read_file(rows, out)
             return
-        step = min(len(rows), max(1, BLOCK_BYTES // max(1, self.array.strides[0])))
+        step = min(len(rows), max(1, BLOCK_BYTES // max(1, self.row_bytes)))
         buffer = np.empty((step, self.array.shape[1]), self.array.dtype)
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
@@ -180,15 +185,15 @@ class _Part:
         if self.file is None or not hasattr(os, "posix_fadvise"):
             return
         for start, stop, place in self._runs(rows):
-            n_bytes = (stop - start) * self.array.strides[0]
+            n_bytes = (stop - start) * self.row_bytes
             os.posix_fadvise(self.file, place, n_bytes, os.POSIX_FADV_WILLNEED)
 
     def _runs(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
         """Yield the bounds of each run of neighbouring rows, and its place in the file."""
-        first, row_bytes = self.array.offset, self.array.strides[0]  # type: ignore[attr-defined]
+        first = self.array.offset  # type: ignore[attr-defined]
         breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
         for start, stop in pairwise((0, *breaks, len(rows))):
-            yield start, stop, first + int(rows[start]) * row_bytes
+            yield start, stop, first + int(rows[start]) * self.row_bytes
 
     def _read_file(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         """Read runs of neighbouring rows at once."""

@@ -301,28 +301,33 @@ def bound(options: argparse.Namespace) -> dict[str, Any]:
         n_sampled = min(options.baselines, len(x))
         banks = {"another image": [x[order]], "zero": [torch.zeros_like(x[:1])]}
         banks |= {f"{n_sampled} images": list(x[order[:n_sampled], None])}
-        with torch.no_grad():
-            ends = function.sums(function.pixels(x))
-            for baseline, bank in banks.items():
-                gradients = torch.zeros_like(x), torch.zeros_like(x)
-                share = torch.zeros_like(ends)
-                for b in bank:
-                    own = _shares(function.sums(function.pixels(b)).expand_as(ends), ends)
-                    share += own / len(bank)
-                    gradients[0][:] += (x - b) / len(bank)
-                    for name, part in zip(names, own.T, strict=True):
-                        mask = torch.from_numpy(made.regions[name])
-                        gradients[1][:, mask] += (x - b)[:, mask] * part[:, None] / len(bank)
-                whole, single = (values.std(0).numpy() for values in gradients)
-                for name, part in zip(names, share.T, strict=True):
-                    sd = single[made.regions[name]].mean() / whole[middle].mean()
-                    rows.append(
-                        {"seed": seed, "baseline": baseline, "region": name, "SD of IG": float(sd)}
-                        | {"mean share": float(part.mean())}
-                        | {"root mean square": float((part**2).mean().sqrt())}
-                    )
+        for baseline, bank in banks.items():
+            whole, single, shares = _along_paths(function, x, bank)
+            for k, name in enumerate(names):
+                region = made.regions[name]
+                sd = single[k].std(0)[region].mean() / whole.std(0)[middle].mean()
+                rows.append(
+                    {"seed": seed, "baseline": baseline, "region": name, "SD of IG": float(sd)}
+                    | {"mean share": float(shares[:, k].mean())}
+                    | {"root mean square": float((shares[:, k] ** 2).mean().sqrt())}
+                )
     print_table(rows)
     return {"rows": rows}
+
+
+@torch.no_grad()
+def _along_paths(function: nn.Module, x: Tensor, bank: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return means over baselines: differences of pixels, these times each disc's share, shares."""
+    ends, whole = function.sums(function.pixels(x)), torch.zeros_like(x)
+    single, shares = x.new_zeros(ends.shape[1], *x.shape), torch.zeros_like(ends)
+    for baseline in bank:
+        share = _shares(function.sums(function.pixels(baseline)).expand_as(ends), ends)
+        difference = (x - baseline) / len(bank)
+        whole += difference
+        for part, own in zip(single, share.T, strict=True):
+            part += difference * own[:, None, None]
+        shares += share / len(bank)
+    return whole, single, shares
 
 
 def _shares(low: Tensor, high: Tensor, n_points: int = 100) -> Tensor:
