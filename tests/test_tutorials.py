@@ -189,8 +189,9 @@ def test_maps_of_digits_agree_between_networks_and_methods(results, real_data):
 def test_the_method_that_knows_the_targets_finds_what_they_depend_on(results):
     found = results("plot_which_method")
     assert found["alone_igc"] == pytest.approx(0.28, abs=0.05)
-    assert found["chance_igc"] / found["chance_igac"] == pytest.approx(0.5, abs=0.12)
-    assert found["igc_over_r"] > 0.05
+    assert found["chance_igc"] / found["chance_igac"] == pytest.approx(0.56, abs=0.12)
+    assert found["squares_igc"] < 0.8 * found["squares_igac"]
+    assert found["igc_over_r"] > 0.25
 
 
 @pytest.mark.slow
@@ -200,7 +201,9 @@ def test_maps_depend_little_on_baselines_from_the_data_and_on_networks(results):
     assert found["least_natural_r"] < found["least_usual_r"]
     assert found["error_at_17"] <= 0.02
     assert found["last_repeat_r"] >= 0.85
-    assert found["lowest_network_r"] >= 0.65
+    # Of few noisy images, networks learn different maps that predict the same.
+    assert found["accuracy_range"] < 0.03
+    assert 0 < found["lowest_network_r"] < found["last_repeat_r"]
 
 
 @pytest.mark.slow

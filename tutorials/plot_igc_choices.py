@@ -78,7 +78,7 @@ network = networks["Mish, 3 x 128"]
 
 def overlap(found):
     """Return which part of a map's total lies as the truth does: 1 if they are in proportion."""
-    found, truth = np.abs(found), made.truth
+    found, truth = np.abs(found), made.truth[0]
     return np.minimum(found / found.sum(), truth / truth.sum()).sum()
 
 
@@ -172,7 +172,8 @@ last_repeat_r = repeat_r[-1]
 # %% [markdown]
 # ## Which network?
 #
-# Networks that predict equally well, on the same images.
+# Networks that predict equally well, on the same images. Their maps differ more than those of
+# different images: where neighbouring pixels are alike, many weights predict the same.
 
 # %%
 network_maps = {
@@ -213,7 +214,7 @@ ax.plot(counts, overlaps, "s--", color="tab:orange", label="overlap with the tru
 ax.set_xscale("log")
 ax.set_xticks(counts, counts)
 ax.minorticks_off()
-ax.set(xlabel="images", ylim=(0, 1), title="How many images?")
+ax.set(xlabel="images", ylim=(0, 1.05), title="How many images?")
 ax.legend(frameon=False)
 ax = axes[1, 1]
 drawn = ax.imshow(table, vmin=0, vmax=1, cmap="viridis")
