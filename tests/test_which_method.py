@@ -132,3 +132,17 @@ def test_regions_have_the_same_by_igc_and_by_shapley_values(tmp_path, capsys):
         assert row["Shapley"] == pytest.approx(row["IGC"], abs=0.1)
     either = [[row[method] for row in rows[-6:]] for method in ("IGC", "Shapley")]
     assert np.corrcoef(either)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("convolutional", [False, True])
+@pytest.mark.parametrize("kind", ["maximum", "category"])
+def test_networks_are_attributed_on_images_that_they_have_not_seen(kind, convolutional):
+    made = simulation.make_trained(kind, 30, 0, n_train=90, convolutional=convolutional)
+    whole = simulation.make_localised_statistics(kind, 120)
+    np.testing.assert_array_equal(made.images, whole.images[90:])
+    np.testing.assert_array_equal(made.targets, whole.targets[90:])
+    layers = {type(layer).__name__ for layer in made.model.modules()}
+    assert ("BatchNorm2d" in layers) == convolutional
+    outputs = made.model(simulation.torch.from_numpy(made.images)).detach().numpy()
+    each = [np.corrcoef(f, y)[0, 1] for f, y in zip(outputs.T, made.targets.T, strict=True)]
+    assert made.score == pytest.approx(np.mean(each))

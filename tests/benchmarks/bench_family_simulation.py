@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from benchmark_output import print_environment, print_table, write
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import nn
 
 from neuroigc.attribution import (
     SampledBaseline,
@@ -52,7 +52,7 @@ from neuroigc.datasets.localised_statistics import (
     LocalisedStatistics,
     make_localised_statistics,
 )
-from neuroigc.models import NeuralClassifier, NeuralDecoder
+from neuroigc.models import NeuralClassifier, NeuralDecoder, NeuralEncoder
 
 LETTERS = dict(zip(KINDS, "ABCD", strict=True))
 # Squares of pixels that are the players of Shapley values, and that IGC is summed over beside them.
@@ -61,6 +61,10 @@ POOL = 2
 COUNTS = 0.1
 # Of IGC, for each image at most; only D, whose softmax is steep, would take more: 398.
 GRADIENTS = 65
+PERCEPTRON: dict[str, Any] = dict(
+    hidden=(128,) * 4, learning_rate=2e-3, weight_decay=0.05, dropout=0.2, batch_size=128
+)
+CONVOLUTIONAL: dict[str, Any] = dict(max_epochs=12)
 METHODS = (
     "IGC",
     "IGC, squares",
@@ -90,19 +94,6 @@ class Experiment:
     score: float
 
 
-class OnImages(nn.Module):
-    """A network of flat inputs, for images."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.flat, self.network = nn.Flatten(), network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (n, size, size) to (n, n_outputs)."""
-        outputs: Tensor = self.network(self.flat(images))
-        return outputs
-
-
 def make_function(kind: str, n_samples: int, seed: int) -> Experiment:
     """Return the function that made the targets."""
     made = make_localised_statistics(kind, n_samples, seed=seed)
@@ -111,21 +102,23 @@ def make_function(kind: str, n_samples: int, seed: int) -> Experiment:
     return Experiment(made, made.function, made.images, made.targets, _mean_r(f, made.targets))
 
 
-def make_trained(kind: str, n_samples: int, seed: int, *, n_train: int) -> Experiment:
+def make_trained(
+    kind: str, n_samples: int, seed: int, *, n_train: int, convolutional: bool
+) -> Experiment:
     """Return a network trained on other images than those to attribute."""
     made = make_localised_statistics(kind, n_train + n_samples, seed=seed)
-    flat = made.images.reshape(len(made.images), -1)
-    options: dict[str, Any] = dict(
-        hidden=(128,) * 4, learning_rate=2e-3, weight_decay=0.05, dropout=0.2, seed=seed
-    )
+    size = made.images.shape[1]
+    inputs = made.images[:, None] if convolutional else made.images.reshape(-1, size * size)
+    reshape = nn.Unflatten(1, (1, size)) if convolutional else nn.Flatten()
+    options: dict[str, Any] = dict(seed=seed) | (CONVOLUTIONAL if convolutional else PERCEPTRON)
+    targets = made.targets[:n_train]
     if kind == "category":
-        classes = made.targets.argmax(1)
-        estimator = NeuralClassifier(channels=(), batch_size=128, **options)
-        estimator.fit(flat[:n_train], classes[:n_train])
+        channels = {} if convolutional else dict(channels=())
+        estimator, targets = NeuralClassifier(**options, **channels), targets.argmax(1)
     else:
-        estimator = NeuralDecoder(batch_size=128, **options)
-        estimator.fit(flat[:n_train], made.targets[:n_train])
-    model = OnImages(estimator.module_).eval()
+        estimator = (NeuralEncoder if convolutional else NeuralDecoder)(**options)
+    estimator.fit(inputs[:n_train], targets)
+    model = nn.Sequential(reshape, estimator.module_).eval()
     images, targets = made.images[n_train:], made.targets[n_train:]
     with torch.no_grad():
         f = model(torch.from_numpy(images)).numpy()
@@ -279,9 +272,8 @@ def functions(options: argparse.Namespace) -> dict[str, Any]:
 
 def models(options: argparse.Namespace) -> dict[str, Any]:
     """Attribute networks that were trained on the targets."""
-    return compare(
-        lambda kind, seed: make_trained(kind, options.samples, seed, n_train=options.train), options
-    )
+    how = dict(n_train=options.train, convolutional=options.convolutional)
+    return compare(lambda kind, seed: make_trained(kind, options.samples, seed, **how), options)
 
 
 def players(options: argparse.Namespace) -> dict[str, Any]:
@@ -328,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--samples", type=int, default=2000, help="images to attribute")
     parser.add_argument("--train", type=int, default=20_000, help="images to train with")
+    parser.add_argument("--convolutional", action="store_true", help="train these networks")
     parser.add_argument("--baselines", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4, help="Gauss-Legendre nodes")
     parser.add_argument("--shapley", type=int, default=500, help="images for Shapley values")
