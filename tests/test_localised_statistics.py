@@ -128,6 +128,15 @@ def test_pixels_count_where_the_truth_says_so(kind):
     assert isinstance(factorise(made.function, x.detach()).stem, DenseStem)
 
 
+@pytest.mark.parametrize("size", [24, 25, 32, 35, 45])
+def test_places_are_alike_in_all_directions(size):
+    for kind, region in (("similarity", "counts"), ("category", "middle")):
+        region = make_localised_statistics(kind, 1, size=size).regions[region]
+        region = region[:, region.any(0)]
+        np.testing.assert_array_equal(region, region[:, ::-1])
+        np.testing.assert_array_equal(region, region[::-1])
+
+
 def test_images_have_the_spectrum_of_photographs():
     images = make_localised_statistics("maximum", 2000).images
     assert images.mean() == pytest.approx(0, abs=0.05)
