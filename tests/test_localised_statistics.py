@@ -97,6 +97,17 @@ def test_the_category_is_the_most_similar_corner_whoever_has_the_square():
     assert made.targets.mean(0).min() > 0.18
 
 
+def test_corners_count_as_equal_probabilities_change_by_them():
+    made = make_localised_statistics("category", 1)
+    changes = torch.autograd.functional.jacobian(lambda t: torch.softmax(t, 0), torch.zeros(4))
+    sizes = (changes.abs() / changes.abs().amax()).numpy()
+    for k in range(4):
+        inside = made.truth[:, made.regions[f"corner {k + 1}"]]
+        np.testing.assert_allclose(inside, np.tile(sizes[:, [k]], inside.shape[1]), rtol=1e-6)
+    assert (made.truth[:, made.regions["middle"]] == 1).all()
+    assert (made.truth[:, made.regions["squares"]] == 0).all()
+
+
 def test_squares_change_places_at_random():
     """Each comes from each corner as often."""
     labels = np.zeros((4000, 32, 32), np.float32)
