@@ -97,6 +97,17 @@ def test_the_category_is_the_most_similar_corner_whoever_has_the_square():
     assert made.targets.mean(0).min() > 0.18
 
 
+def test_corners_count_as_equal_probabilities_change_by_them():
+    made = make_localised_statistics("category", 1)
+    changes = torch.autograd.functional.jacobian(lambda t: torch.softmax(t, 0), torch.zeros(4))
+    sizes = (changes.abs() / changes.abs().amax()).numpy()
+    for k in range(4):
+        inside = made.truth[:, made.regions[f"corner {k + 1}"]]
+        np.testing.assert_allclose(inside, np.tile(sizes[:, [k]], inside.shape[1]), rtol=1e-6)
+    assert (made.truth[:, made.regions["middle"]] == 1).all()
+    assert (made.truth[:, made.regions["squares"]] == 0).all()
+
+
 def test_squares_change_places_at_random():
     """Each comes from each corner as often."""
     labels = np.zeros((4000, 32, 32), np.float32)
@@ -126,6 +137,15 @@ def test_pixels_count_where_the_truth_says_so(kind):
     assert not counts[placed == 0].any()
     # Derivatives need be taken behind the sums of pixels only.
     assert isinstance(factorise(made.function, x.detach()).stem, DenseStem)
+
+
+@pytest.mark.parametrize("size", [24, 25, 32, 35, 45])
+def test_places_are_alike_in_all_directions(size):
+    for kind, region in (("similarity", "counts"), ("category", "middle")):
+        region = make_localised_statistics(kind, 1, size=size).regions[region]
+        region = region[:, region.any(0)]
+        np.testing.assert_array_equal(region, region[:, ::-1])
+        np.testing.assert_array_equal(region, region[::-1])
 
 
 def test_images_have_the_spectrum_of_photographs():

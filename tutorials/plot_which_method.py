@@ -11,7 +11,8 @@
 #   when, but the targets do.
 # - **D**: a category, which of four discs in the corners is most similar to the disc in the middle.
 #   Squares in these discs change places before they are compared, at random in every image: no
-#   model can know how, but the targets do. So squares say nothing about the category.
+#   model can know how, but the targets do. So squares have no say in the category. (They still
+#   tell of it, because they resemble what surrounds them.)
 #
 # Then we ask **integrated gradient correlation** (IGC) and its rivals for maps, of the functions
 # that made the targets, and of networks that had to learn them. The experiments are those of the
@@ -154,28 +155,35 @@ finish(draw(of_networks, "Maps of trained networks"), "which_method_networks")
 # ## What the maps say of regions
 #
 # In B, pixels of one disc alone count when this disc has the largest mean, a third of the time. In
-# C, the pair on the right counts half of the time, and in D squares should count as little as
-# pixels outside; both is known from the targets only.
+# C, the pair on the right counts half of the time, and in D squares have no say; both is known from
+# the targets only.
 
 
 # %%
-def relative(maps, letter, region, reference):
-    """Return the mean of some maps in one region, relative to that in another one."""
-    inside, most = made[letter].regions[region], made[letter].regions[reference]
-    return {name: maps[letter][name][inside].mean() / maps[letter][name][most].mean()
+def relative(maps, letter, some, others):
+    """Return the mean of some maps in some regions, relative to that in others."""
+    regions = made[letter].regions
+    inside, beside = (np.any([regions[name] for name in names], 0) for names in (some, others))
+    return {name: maps[letter][name][inside].mean() / maps[letter][name][beside].mean()
             for name in ("IGC", "IGaC", "IG SD")}  # fmt: skip
 
 
-alone = [relative(of_functions, "B", f"disc {k} alone", "all discs") for k in (1, 2, 3)]
+def tell(title, values):
+    """Print a value of each method."""
+    print(f"{title}:\n  " + "  ".join(f"{name} {value:.2f}" for name, value in values.items()))
+
+
+corners = [f"corner {k}" for k in (1, 2, 3, 4)]
+alone = [relative(of_functions, "B", [f"disc {k} alone"], ["all discs"]) for k in (1, 2, 3)]
 print("B, each disc alone, relative to where all overlap:")
 for name in alone[0]:
     print(f"  {name}: " + "  ".join(f"{one[name]:.2f}" for one in alone))
-at_chance = relative(of_functions, "C", "at chance", "counts")
-in_squares = relative(of_functions, "D", "squares", "middle")
-print("C, the pair that counts at chance, relative to the other:")
-print("  " + "  ".join(f"{name} {value:.2f}" for name, value in at_chance.items()))
-print("D, squares that change places, relative to what is around them in the middle:")
-print("  " + "  ".join(f"{name} {value:.2f}" for name, value in in_squares.items()))
+at_chance = relative(of_functions, "C", ["at chance"], ["counts"])
+in_squares = relative(of_functions, "D", ["squares"], ["middle", *corners])
+in_others = relative(of_functions, "D", corners[1:], corners[:1])
+tell("C, the pair that counts at chance, relative to the other", at_chance)
+tell("D, squares that change places, relative to what is around them", in_squares)
+tell("D, the three other corners, relative to that of the category", in_others)
 alone_igc = np.mean([one["IGC"] for one in alone])
 chance_igc, chance_igac = at_chance["IGC"], at_chance["IGaC"]
 squares_igc, squares_igac = in_squares["IGC"], in_squares["IGaC"]
@@ -189,10 +197,12 @@ squares_igc, squares_igac = in_squares["IGC"], in_squares["IGaC"]
 # The SD of IG is as good as IGC at telling *that* a pixel is used by a function that is known
 # exactly. But it does not know the targets: in C the pair that counts half of the time is as dark
 # as the other, and in D squares that mislead are as dark as what is around them. Only IGC sees
-# both. In D it makes less than the truth of the three other corners, which act on the first
-# category a third as much as its own and carry a ninth as much of the correlation. The SD has no
-# sign either, adds up to nothing, and in trained networks it counts whatever noise they have
-# learnt: there IGC resembles the truth more, in all four.
+# both, the latter in part: squares resemble what is around them, and so go with the targets. In D
+# it makes less than the truth of the three other corners, which act on the first category a third
+# as much as its own where all four are equally likely, and carry a sixth as much of the
+# correlation; there the SD overlaps more. The SD has no sign either, adds up to nothing, and in
+# trained networks it counts whatever noise they have learnt: there IGC resembles the truth more,
+# in all four.
 
 # %%
 scores = {
