@@ -19,7 +19,8 @@ count among as many of the largest values. A pixel counts if its truth is more t
 largest.
 
 What the paper calls SD of IG is its variance: the package it comes with drops the root that it
-takes. Both are here, under their names.
+takes. Both are here, under their names. IG against zero says little of C and D: cosines do not
+change along such a path.
 """
 
 from __future__ import annotations
