@@ -324,7 +324,7 @@ def test_result_is_saved_and_loaded(rng, tmp_path):
         (dict(layer="seven"), "layer: expected a module of the model, or its name; got 'seven'"),
         (dict(path="straight"), "path: expected one of 'inputs', 'activities'"),
         (dict(path="activities", regions={"a": [0]}), "regions: expected none with path="),
-        (dict(regions={"a": [99]}), r"groups\['a'\]: expected indices from 0 to 5"),
+        (dict(regions={"a": [99]}), r"regions\['a'\]: expected indices from 0 to 5"),
         (dict(n_pairs=0), "n_pairs: expected 1 or more"),
         (dict(n_steps=0), "n_steps: expected 1 or more"),
         (dict(memory=-1), "memory: expected a number above 0"),

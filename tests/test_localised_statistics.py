@@ -181,9 +181,17 @@ def test_what_cannot_be_invented_is_refused(arguments, message):
         make_localised_statistics(**arguments)
 
 
-def test_an_unknown_function_is_refused():
-    with pytest.raises(InputError, match="kind: expected one of"):
-        GeneratingFunction("median", np.ones((1, 1, 24, 24)))
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        ("median", (1, 1, 24, 24), "kind: expected one of"),
+        ("maximum", (24, 24), "weights: expected .n_places, n_sums, size, size"),
+        ("similarity", (3, 5, 24, 24), "an even n_places; got shape .3, 5, 24, 24"),
+    ],
+)
+def test_an_impossible_function_is_refused(kind, shape, message):
+    with pytest.raises(InputError, match=message):
+        GeneratingFunction(kind, np.ones(shape))
 
 
 def test_torch_is_loaded_by_those_who_ask_for_it_only():

@@ -111,6 +111,7 @@ def test_bands_hold_most_of_their_frequency():
         ((1, 6), 2, "of two or more points a side; got samples of shape"),
         ((3, 1), 1, "inputs: expected samples that are signals"),
         ((6, 6), 3, "n_dims: expected one of 1, 2; got 3"),
+        ((6, 6), 0, "n_dims: expected one of 1, 2; got 0"),
         ((6, 6), 2.0, "n_dims: expected 1 or more, a whole number; got 2.0"),
     ],
 )

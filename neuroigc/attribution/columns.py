@@ -112,7 +112,11 @@ def _pool_windows(maps: NDArray[Any], pool: int) -> NDArray[Any]:
 
 
 def check_groups(
-    groups: Mapping[str, Any] | None, input_shape: tuple[int, ...], path: str = ""
+    groups: Mapping[str, Any] | None,
+    input_shape: tuple[int, ...],
+    path: str = "",
+    *,
+    argument: str = "groups",
 ) -> dict[str, NDArray[np.int64]]:
     """Return groups as index arrays over the flattened input; of trees, stems before branches.
 
@@ -124,28 +128,28 @@ def check_groups(
     """
     if groups is not None and not isinstance(groups, Mapping):
         raise InputError(
-            "groups", expected="a dict of names to components", got=type(groups).__name__
+            argument, expected="a dict of names to components", got=type(groups).__name__
         )
     checked: dict[str, NDArray[np.int64]] = {}
     for name, members in (groups or {}).items():
         if isinstance(members, Mapping):
-            branches = check_groups(members, input_shape, f"{path}{name}/")
+            branches = check_groups(members, input_shape, f"{path}{name}/", argument=argument)
             own = [branches[f"{path}{name}/{branch}"] for branch in members]
             together = np.concatenate([*own, np.empty(0, np.int64)])
             if len(np.unique(together)) != len(together):
                 raise InputError(
-                    f"groups[{path + str(name)!r}]",
+                    f"{argument}[{path + str(name)!r}]",
                     expected="branches of a tree that do not overlap, so that they add up",
                     got=f"{len(together) - len(np.unique(together))} components in several",
                     fix="Give overlapping groups names of their own.",
                 )
             added = {f"{path}{name}": together, **branches}
         else:
-            argument = f"groups[{path + str(name)!r}]"
-            added = {f"{path}{name}": _check_members(argument, members, input_shape)}
+            entry = f"{argument}[{path + str(name)!r}]"
+            added = {f"{path}{name}": _check_members(entry, members, input_shape)}
         if twice := sorted(checked.keys() & added.keys()):
             raise InputError(
-                f"groups[{twice[0]!r}]",
+                f"{argument}[{twice[0]!r}]",
                 expected="names, those of a tree's branches included, that come once",
                 got="the same name again",
             )

@@ -122,7 +122,7 @@ def layer_integrated_gradients(
     ):
         opened = open_samples(borrowed, place, inputs, conditions=conditions, outputs=outputs)
         samples, chosen, shown = opened.samples, opened.chosen, opened.conditions
-        members = check_groups(regions, samples.shape)
+        members = check_groups(regions, samples.shape, argument="regions")
         rows, beside = samples.rows(slice(0, 4)), None if shown is None else shown[:4]
         factors = watched_factors(borrowed, watched, opened.factors, rows, beside, chosen)
         paths = LayerPaths(

@@ -140,6 +140,7 @@ def layer_correlation(
             baseline=baseline,
             conditions=conditions,
             groups=regions,
+            groups_argument="regions",
             outputs=outputs,
             pool=1,
             device=place,

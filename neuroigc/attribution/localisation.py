@@ -118,7 +118,7 @@ def region_correlation(
         If regions are none of the map, or have no scores.
     """
     array = np.asarray(values, np.float64)
-    members = check_groups(regions, array.shape)
+    members = check_groups(regions, array.shape, argument="regions")
     wanted = [name for name, index in members.items() if name in scores and len(index)]
     if len(wanted) < 3:
         raise InputError(

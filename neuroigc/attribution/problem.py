@@ -141,6 +141,7 @@ def prepare(
     memory: float = 1.0,
     team: Team = Team(),  # noqa: B008 - immutable
     files: Path | None = None,
+    groups_argument: str = "groups",
 ) -> Problem:
     """Check the data, factorise the model and take all moments that need no gradient.
 
@@ -151,7 +152,8 @@ def prepare(
     n = check_same_length(inputs=samples, targets=y, conditions=conditions)
     if n < 3:
         raise InputError("inputs", expected="at least three samples", got=f"{n}")
-    columns = Columns(samples.shape, pool, check_groups(groups, samples.shape), device)
+    checked = check_groups(groups, samples.shape, argument=groups_argument)
+    columns = Columns(samples.shape, pool, checked, device)
     condition_rows = condition_tensor(conditions, samples)
     strata = _strata(baseline, conditions, n)
 

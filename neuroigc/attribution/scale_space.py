@@ -41,8 +41,8 @@ class ScaleSpace:
     """
 
     def __init__(self, shape: tuple[int, ...], n_dims: int, like: Tensor) -> None:
-        n_dims = check_count("n_dims", n_dims)
         check_choice("n_dims", n_dims, (1, 2))
+        n_dims = check_count("n_dims", n_dims)
         if len(shape) < n_dims or min(shape[-n_dims:]) < 2:
             kind = "images, (..., rows, columns)" if n_dims == 2 else "signals, (..., n_points)"
             raise InputError(

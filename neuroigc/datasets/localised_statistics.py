@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from neuroigc._validation import check_choice, check_count
+from neuroigc._validation import InputError, check_choice, check_count
 
 __all__ = ["KINDS", "GeneratingFunction", "LocalisedStatistics", "make_localised_statistics"]
 
@@ -44,11 +44,23 @@ class GeneratingFunction(nn.Module):
         Of the pixels, in the sums that tell of a place: one each for a weighted sum and for a
         maximum, the pixels themselves for a similarity (cosine) of places. "similarity" compares
         the first half of the places with the second, "category" the first place with each other.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown, or the weights are not in four dimensions or of an odd number of
+        places to compare.
     """
 
     def __init__(self, kind: str, weights: npt.NDArray[np.floating]) -> None:
         super().__init__()
         check_choice("kind", kind, KINDS)
+        if weights.ndim != 4 or (kind == "similarity" and len(weights) % 2):
+            raise InputError(
+                "weights",
+                expected="(n_places, n_sums, size, size), for similarities an even n_places",
+                got=f"shape {weights.shape}",
+            )
         self.kind, self.n_places = kind, len(weights)
         rows = torch.from_numpy(weights.reshape(-1, weights.shape[2] * weights.shape[3])).float()
         self.pixels = nn.Flatten()
