@@ -70,7 +70,7 @@ def finish(figure, name):
 def attribute(model, images, targets):
     """Return the map of each method, as sizes, (size, size); of D for the first category."""
     first = dict(outputs=[0])
-    igc = partial(integrated_gradient_correlation, model, images, max_gradients=65, **first)
+    igc = partial(integrated_gradient_correlation, model, images, max_gradients=33, **first)
     summarise = partial(summarise_attributions, model, images, **first)
     summaries = {
         "IG": summarise(baseline=SampledBaseline(16), n_steps=2),

@@ -60,8 +60,8 @@ LETTERS = dict(zip(KINDS, "ABCD", strict=True))
 POOL = 2
 # Pixels count whose truth, relative to the largest, is more than this.
 COUNTS = 0.1
-# Of IGC, for each image at most; only D, whose softmax is steep, would take more: 398.
-GRADIENTS = 65
+# Of IGC, for each image at most. Only D, whose softmax is steep, would take more: 398.
+GRADIENTS = 33
 PERCEPTRON: dict[str, Any] = dict(
     hidden=(128,) * 4, learning_rate=2e-3, weight_decay=0.05, dropout=0.2, batch_size=128
 )
@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=20_000, help="images to train with")
     parser.add_argument("--convolutional", action="store_true", help="train these networks")
     parser.add_argument("--baselines", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=4, help="Gauss-Legendre nodes")
+    parser.add_argument("--steps", type=int, default=3, help="Gauss-Legendre nodes")
     parser.add_argument("--shapley", type=int, default=500, help="images for Shapley values")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
