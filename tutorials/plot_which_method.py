@@ -99,7 +99,7 @@ def overlap(found, truth):
 # A network is trained for each experiment on other images than those that are explained.
 
 # %%
-n_train, n_explained = (1500, 300) if FAST else (10_000, 1500)
+n_train, n_explained = (1500, 1000) if FAST else (10_000, 1500)
 kinds = {"A": "weighted sum", "B": "maximum", "C": "similarity", "D": "category"}
 made, of_functions, of_networks = {}, {}, {}
 for letter, kind in kinds.items():
