@@ -263,7 +263,7 @@ def _size_eccentricity(study, folder, fitted, areas):
         "Size against eccentricity",
         "Each point is a vertex whose fit ended well: standard deviation of its receptive field "
         "against its distance from the centre of gaze, in degrees, with a straight line for each "
-        "area, through the medians of bins of eccentricity. Dashed: lines of the areas that "
+        "area, through the medians of bins of eccentricity. Dotted: lines of the areas that "
         f"{source} give. {sizes}"
         "A table below gives the lines with intervals.",
         f"Scatter of size against eccentricity for {len(fitted)} vertices, by area.",
